@@ -1,0 +1,66 @@
+"""Simulator of analog in-memory computing chips: devices, tiles, converters, wires, clock.
+
+>>> import aimc_sim as aimc
+>>> "pcm-nandakumar2019" in aimc.presets()
+True
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from aimc_sim.chip import Chip
+    from aimc_sim.errors import AimcError, CapacityError, InputError, UsageError
+    from aimc_sim.matrix import AnalogMatrix, MappedMatrix, map_matrix
+    from aimc_sim.specs import (
+        AdcSpec,
+        ChipSpec,
+        DacSpec,
+        DeviceSpec,
+        TileSpec,
+        load_chip,
+        presets,
+    )
+
+_HOMES = {
+    "aimc_sim.chip": ("Chip",),
+    "aimc_sim.errors": ("AimcError", "CapacityError", "InputError", "UsageError"),
+    "aimc_sim.matrix": ("AnalogMatrix", "MappedMatrix", "map_matrix"),
+    "aimc_sim.specs": (
+        "AdcSpec", "ChipSpec", "DacSpec", "DeviceSpec", "TileSpec", "load_chip", "presets",
+    ),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "AdcSpec",
+    "AimcError",
+    "AnalogMatrix",
+    "CapacityError",
+    "Chip",
+    "ChipSpec",
+    "DacSpec",
+    "DeviceSpec",
+    "InputError",
+    "MappedMatrix",
+    "TileSpec",
+    "UsageError",
+    "load_chip",
+    "map_matrix",
+    "presets",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # numba and pydantic take most of a second to import: only what is asked for is loaded
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'aimc_sim' has no attribute '{name}'")
+    return getattr(import_module(_HOME_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

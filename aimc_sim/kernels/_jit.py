@@ -1,0 +1,75 @@
+"""The one decorator of every compiled kernel.
+
+numba's on-disk cache notices an edit of the decorated file alone, not of the files whose
+functions it inlined. Here the cache folder is named by a hash of all kernel sources, so an
+edit anywhere in them compiles anew and nothing stale is ever run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numba
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+# FMA contraction and no signed zeros: 1.3 x on the mvm loops. Infinities and NaN keep their
+# meaning (a diverged state must stay visible) and sums are never reordered across calls.
+FASTMATH = {"contract", "nsz", "arcp"}
+# Sums over a dot product may be reordered into vector lanes: 4 x on them.
+FASTMATH_SUM = FASTMATH | {"reassoc"}
+
+
+def _cache_root() -> Path:
+    base = os.environ.get("NUMBA_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME")
+    return Path(base) if base else Path.home() / ".cache"
+
+
+@cache
+def _source_hash(folder: Path) -> str:
+    """Return a hash of the kernels here and of those in the folder of the decorated one."""
+    digest = hashlib.sha256(f"{numba.__version__} {sys.version_info[:2]}".encode())
+    for path in sorted({*Path(__file__).parent.glob("*.py"), *folder.glob("*.py")}):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def kernel(
+    *, parallel: bool = False, inline: bool = False, fastmath: Any = None, cached: bool = True
+) -> Callable[[Function], Function]:
+    """Return the decorator that compiles a kernel, its machine code kept on disk.
+
+    parallel : loops over `numba.prange` are shared by the threads.
+    inline : inlined by LLVM into every caller (small helpers of the hot loops).
+    fastmath : set of LLVM flags; `FASTMATH` where nothing is said.
+    cached : kept on disk between processes.
+    """
+
+    def decorate(function: Function) -> Function:
+        sources = Path(function.__code__.co_filename).parent
+        folder = _cache_root() / f"aimc-sim-kernels-{_source_hash(sources)}"
+        before = numba.config.CACHE_DIR
+        numba.config.CACHE_DIR = str(folder)
+        try:
+            options: dict[str, Any] = {
+                "parallel": parallel,
+                "fastmath": FASTMATH if fastmath is None else fastmath,
+                "error_model": "numpy",
+                "nogil": True,
+            }
+            if inline:
+                options["forceinline"] = True
+            else:
+                options["cache"] = cached
+            compiled: Function = numba.njit(**options)(function)
+        finally:
+            numba.config.CACHE_DIR = before
+        return compiled
+
+    return decorate

@@ -1,0 +1,110 @@
+"""What happens to a cell: programmed, aged, read. One conductance per cell, never per pair.
+
+A cell is addressed by its tile and its element there (row * cols + col). `Draws` lists the
+random blocks that the cells of a chip need, so that a vector loop makes them all and each cell
+picks its own.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from aimc_sim.kernels._jit import kernel
+from aimc_sim.kernels.philox import normal_pair, philox
+
+_ZERO = np.uint64(0)
+
+
+class Draws(NamedTuple):
+    """The random blocks of a set of cells (see `philox.fill_normals` for the element order)."""
+
+    tile: np.ndarray  # (n_blocks,) int32 tile of a block
+    counter: np.ndarray  # (n_blocks,) uint64 counter word of a block
+    index: np.ndarray  # (n_cells,) int32 where a cell finds its normal: lane * n_blocks + block
+
+
+def cell_draws(tile: np.ndarray, element: np.ndarray) -> Draws:
+    """Return the draws of cells at (tile, element), both (n_cells,) whole numbers."""
+    element = element.astype(np.int64)
+    counter = ((element >> 5) << 3) + (element & 7)
+    lane = (element >> 3) & 3
+    # block addresses sort by tile, then by counter; a tile has at most 2^32 cells
+    unique, block = np.unique((tile.astype(np.int64) << 32) | counter, return_inverse=True)
+    return Draws(
+        (unique >> 32).astype(np.int32),
+        (unique & 0xFFFFFFFF).astype(np.uint64),
+        (lane * len(unique) + block.ravel()).astype(np.int32),
+    )
+
+
+@kernel(inline=True)
+def stream_key(seed0, seed1, purpose, replica, place):
+    """Return the two Philox key words of a stream: (seed, purpose, replica, place)."""
+    w0, w1, _, _ = philox(
+        np.uint64(place), np.uint64(replica), np.uint64(purpose), _ZERO, seed0, seed1
+    )
+    return w0, w1
+
+
+@kernel()
+def fill_cell_normals(draws, n_tiles, seed0, seed1, purpose, replica, c2, c3, out):
+    """Fill out (>= 4 n_blocks,) float32 with the normals of all blocks; cells index into it."""
+    key0 = np.empty(n_tiles, np.uint64)
+    key1 = np.empty(n_tiles, np.uint64)
+    for tile in range(n_tiles):
+        key0[tile], key1[tile] = stream_key(seed0, seed1, purpose, replica, tile)
+    n = draws.counter.size
+    for b in range(n):
+        tile = draws.tile[b]
+        w0, w1, w2, w3 = philox(draws.counter[b], _ZERO, c2, c3, key0[tile], key1[tile])
+        z0, z1 = normal_pair(w0, w1)
+        z2, z3 = normal_pair(w2, w3)
+        out[b] = z0
+        out[n + b] = z1
+        out[2 * n + b] = z2
+        out[3 * n + b] = z3
+
+
+@kernel()
+def program_cells(normals, index, target, sigma, out):
+    """One-shot programming: out = max(0, target + sigma xi), all (n_cells,) float32 [S]."""
+    for i in range(out.size):
+        g = target[i] + sigma[i] * normals[index[i]]
+        out[i] = max(g, np.float32(0.0))
+
+
+@kernel()
+def drift_cells(normals, index, nu_mean, nu_std, log_ratio, g):
+    """Power-law drift in place: g *= exp(-|nu_mean + nu_std xi| ln(t/t0)), (n_cells,) float32."""
+    for i in range(g.size):
+        nu = abs(nu_mean[i] + nu_std[i] * normals[index[i]])
+        g[i] *= np.exp(-nu * log_ratio)
+
+
+@kernel()
+def relax_cells(normals, index, mean, std, g):
+    """Relaxation in place: g += mean + std xi, std (n_cells,) float32, mean a number [S]."""
+    for i in range(g.size):
+        g[i] += mean + std[i] * normals[index[i]]
+
+
+@kernel()
+def add_slow_noise(normals, index, quality, factor, relative, floor, ceiling, g, out):
+    """Slow read noise, frozen while it lasts: out = clip(g + sigma xi), (n_cells,) float32.
+
+    sigma = quality * factor, times g where `relative`.
+    """
+    for i in range(g.size):
+        sigma = quality[i] * factor
+        if relative:
+            sigma *= g[i]
+        out[i] = min(max(g[i] + sigma * normals[index[i]], floor), ceiling)
+
+
+@kernel()
+def clip_cells(floor, ceiling, g, out):
+    """A read without slow noise: out = clip(g), (n_cells,) float32."""
+    for i in range(g.size):
+        out[i] = min(max(g[i], floor), ceiling)

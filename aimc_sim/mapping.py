@@ -1,0 +1,264 @@
+"""Matrices and lists of small blocks onto tiles: where every cell lies, and what it must hold.
+
+y = x @ w with w (n_in, n_out). A signed weight is a pair of cells on neighbouring bit lines,
+w = scale (g+ - g-); a weight that is never negative may be a single cell, w = scale (g - g_min).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from aimc_sim.errors import CapacityError, InputError
+from aimc_sim.specs import ChipSpec, DeviceSpec, TileSpec
+
+
+@dataclass(frozen=True)
+class Request:
+    """An array that wants cells: n_blocks independent blocks of n_in x n_out weights.
+
+    kind : "tile" or "short_tile". pair : two cells a weight. may_split : rows may go to several
+    tiles (partial sums are added after their ADCs) and columns too.
+    """
+
+    name: str
+    n_blocks: int
+    n_in: int
+    n_out: int
+    pair: bool = True
+    kind: str = "tile"
+    may_split: bool = True
+
+
+@dataclass(frozen=True)
+class Rectangle:
+    """A piece of an array on a tile, in rows and columns of cells; `used` cells carry weights."""
+
+    array: str
+    block: int
+    tile: int
+    row: int
+    col: int
+    rows: int
+    cols: int
+    used: int
+
+
+@dataclass(frozen=True, eq=False)
+class CellArray:
+    """The cells of one request.
+
+    group : blocks driven together, block-diagonal in one rectangle, idle cells between them;
+        1 where blocks are driven one at a time.
+    tile, element : (1 or 2, n_groups, group * n_in, group * n_out), int32 and int64: the plus
+        and the minus cell of every weight; element = row * cols + col on its tile.
+    part_rows : rows of a block that share a tile; a taller block is summed in parts.
+    first : index of the array's first cell on the chip; cells lie in the order of `tile`.
+    """
+
+    request: Request
+    group: int
+    tile: np.ndarray
+    element: np.ndarray
+    part_rows: int
+    first: int
+
+    @property
+    def n_cells(self) -> int:
+        """Number of cells, idle ones between driven blocks included."""
+        return int(self.tile.size)
+
+    @property
+    def n_parts(self) -> int:
+        """Number of row parts, each with its own conversions."""
+        return -(-self.tile.shape[2] // self.part_rows)
+
+    def cell_index(self) -> np.ndarray:
+        """Return the chip-wide index of every cell, the shape of `tile`."""
+        return self.first + np.arange(self.n_cells, dtype=np.int64).reshape(self.tile.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """All arrays of a chip and the tiles they fill."""
+
+    arrays: tuple[CellArray, ...]
+    rectangles: tuple[Rectangle, ...]
+    tile_kinds: tuple[str, ...]  # kind of every tile
+
+    @property
+    def n_tiles(self) -> int:
+        """Number of tiles of all kinds."""
+        return len(self.tile_kinds)
+
+    @property
+    def n_cells(self) -> int:
+        """Number of cells that are simulated: those with a weight and idle ones that are read."""
+        return sum(array.n_cells for array in self.arrays)
+
+    def array(self, name: str) -> CellArray:
+        """Return the array of that name (KeyError where there is none)."""
+        for array in self.arrays:
+            if array.request.name == name:
+                return array
+        raise KeyError(name)
+
+    def n_used(self) -> int:
+        """Return the number of cells that carry a weight."""
+        return sum(rectangle.used for rectangle in self.rectangles)
+
+    def utilisation(self, spec: ChipSpec) -> float:
+        """Return the share of all cells of the tiles in use that carry a weight."""
+        size = {kind: tile_of(spec, kind).rows * tile_of(spec, kind).cols for kind in KINDS}
+        total = sum(size[kind] for kind in self.tile_kinds)
+        return self.n_used() / total if total else 0.0
+
+
+KINDS = ("tile", "short_tile")
+
+
+def tile_of(spec: ChipSpec, kind: str) -> TileSpec:
+    """Return the tile spec of a kind."""
+    return spec.short_tile if kind == "short_tile" else spec.tile
+
+
+class _Shelves:
+    """First-fit shelf packing of rectangles onto tiles of one kind."""
+
+    def __init__(self, tile: TileSpec, kind: str, tile_kinds: list[str]) -> None:
+        self.tile, self.kind, self.tile_kinds = tile, kind, tile_kinds
+        self.shelves: list[list[int]] = []  # [tile, row, height, next free column]
+        self.next_row: dict[int, int] = {}
+
+    def place(self, rows: int, cols: int) -> tuple[int, int, int]:
+        """Return (tile, row, col) of a free rectangle, opening a tile where none has room."""
+        for shelf in reversed(self.shelves):
+            if shelf[2] >= rows and shelf[3] + cols <= self.tile.cols:
+                shelf[3] += cols
+                return shelf[0], shelf[1], shelf[3] - cols
+        for number, row in self.next_row.items():
+            if row + rows <= self.tile.rows:
+                self.next_row[number] = row + rows
+                self.shelves.append([number, row, rows, cols])
+                return number, row, 0
+        number = len(self.tile_kinds)
+        self.tile_kinds.append(self.kind)
+        self.next_row[number] = rows
+        self.shelves.append([number, 0, rows, cols])
+        return number, 0, 0
+
+
+def group_size(request: Request, tile: TileSpec) -> int:
+    """Return how many blocks of a list are driven together, idle cells between them.
+
+    Idle cells that carry no current (absent, off) change nothing, so only "g_min" on a tile
+    whose blocks are driven in parallel makes groups.
+    """
+    if request.n_blocks == 1 or tile.drive == "serial" or tile.idle != "g_min":
+        return 1
+    width = request.n_out * (2 if request.pair else 1)
+    return max(1, min(tile.rows // request.n_in, tile.cols // width, request.n_blocks))
+
+
+def place(requests: Sequence[Request], spec: ChipSpec) -> Layout:
+    """Return the layout of all requests on the tiles of `spec`, in the order given.
+
+    Raises CapacityError where a block that must not be split is larger than its tile, or where
+    more than `spec.max_tiles` tiles are needed; InputError for an empty array.
+    """
+    tile_kinds: list[str] = []
+    shelves = {kind: _Shelves(tile_of(spec, kind), kind, tile_kinds) for kind in KINDS}
+    arrays: list[CellArray] = []
+    rectangles: list[Rectangle] = []
+    first = 0
+    for request in requests:
+        array = _place_array(request, shelves[request.kind], first, rectangles)
+        arrays.append(array)
+        first += array.n_cells
+    if spec.max_tiles is not None and len(tile_kinds) > spec.max_tiles:
+        raise CapacityError(
+            f"put the model on chip '{spec.name}'",
+            f"it needs {len(tile_kinds)} tiles, the chip has {spec.max_tiles}",
+            "use a smaller or pruned model, larger tiles, or raise max_tiles",
+        )
+    return Layout(tuple(arrays), tuple(rectangles), tuple(tile_kinds))
+
+
+def _place_array(
+    request: Request, shelves: _Shelves, first: int, rectangles: list[Rectangle]
+) -> CellArray:
+    tile = shelves.tile
+    n_planes = 2 if request.pair else 1
+    if min(request.n_blocks, request.n_in, request.n_out) < 1:
+        raise InputError(
+            f"map '{request.name}'", f"it is empty ({request.n_in} x {request.n_out})",
+            "give a matrix with at least one row and one column",
+        )
+    group = group_size(request, tile)
+    n_groups = -(-request.n_blocks // group)
+    n_in, n_out = group * request.n_in, group * request.n_out
+    fits = n_in <= tile.rows and n_out * n_planes <= tile.cols
+    if tile.cols < n_planes or (not fits and not request.may_split):
+        raise CapacityError(
+            f"map '{request.name}'",
+            f"a block of {n_in} x {n_out * n_planes} cells must stay whole, a tile of kind "
+            f"'{request.kind}' holds {tile.rows} x {tile.cols}",
+            f"choose a chip whose {request.kind} has at least {n_in} rows and "
+            f"{n_out * n_planes} columns",
+        )
+    part_rows, part_cols = min(n_in, tile.rows), min(n_out, tile.cols // n_planes)
+    where_tile = np.empty((n_planes, n_groups, n_in, n_out), np.int32)
+    where = np.empty((n_planes, n_groups, n_in, n_out), np.int64)
+    for block in range(n_groups):
+        for row in range(0, n_in, part_rows):
+            for col in range(0, n_out, part_cols):
+                rows, cols = min(part_rows, n_in - row), min(part_cols, n_out - col)
+                number, row0, col0 = shelves.place(rows, cols * n_planes)
+                here = (slice(None), block, slice(row, row + rows), slice(col, col + cols))
+                where_tile[here] = number
+                lines = (row0 + np.arange(rows))[:, None] * tile.cols
+                pairs = col0 + n_planes * np.arange(cols)[None, :]
+                where[here] = (lines + pairs)[None] + np.arange(n_planes)[:, None, None]
+                used = rows * cols * n_planes // (group if group > 1 else 1)
+                rectangles.append(
+                    Rectangle(request.name, block, number, row0, col0, rows, cols * n_planes, used)
+                )
+    return CellArray(request, group, where_tile, where, part_rows, first)
+
+
+def weight_scale(w: np.ndarray, device: DeviceSpec, per: str) -> np.ndarray:
+    """Return the weight that one siemens stands for, so that the largest weight fills the range.
+
+    w : (n_blocks, n_in, n_out). per : "column" or "block". Result (n_blocks, 1, 1 or n_out).
+    A column of zeros gets the scale of weight 1.
+    """
+    axes = (1,) if per == "column" else (1, 2)
+    largest = np.abs(w).max(axis=axes, keepdims=True)
+    return np.where(largest > 0, largest, 1.0) / (device.g_max_s - device.g_min_s)
+
+
+def target_conductances(
+    w: np.ndarray, scale: np.ndarray, device: DeviceSpec, *, pair: bool
+) -> np.ndarray:
+    """Return the conductances [S] (1 or 2, *w.shape) that stand for weights w at `scale`.
+
+    Pair: w = scale (g+ - g-), the idle half at g_min. Single: w = scale (g - g_min) >= 0.
+    Raises InputError where a single cell would have to be negative, or a weight leaves
+    [g_min, g_max].
+    """
+    excess = np.asarray(w / scale)
+    span = device.g_max_s - device.g_min_s
+    if not np.isfinite(excess).all() or np.abs(excess).max(initial=0.0) > span * (1 + 1e-9):
+        raise InputError(
+            "turn weights into conductances", "a weight lies outside the range of its scale",
+            "give finite weights and a scale that covers the largest",
+        )
+    if not pair:
+        if (excess < 0).any():
+            raise InputError(
+                "put weights on single cells", "one of them is negative", "use pairs for them"
+            )
+        return device.g_min_s + excess[None]
+    return device.g_min_s + np.stack([np.maximum(excess, 0.0), np.maximum(-excess, 0.0)])

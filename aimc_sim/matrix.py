@@ -1,0 +1,235 @@
+"""One matrix on tiles: `map_matrix(w, spec).program(seed).mvm(x)`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from aimc_sim.chip import Chip
+from aimc_sim.errors import InputError
+from aimc_sim.kernels import mvm
+from aimc_sim.mapping import CellArray, Layout, Request, place, target_conductances, weight_scale
+from aimc_sim.randomness import Purpose, clock_word
+from aimc_sim.specs import ChipSpec
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+_BLAS_FROM = 16  # batch from which two matrix products beat fused loops, measured
+
+
+@dataclass(frozen=True, eq=False)
+class MappedMatrix:
+    """A matrix laid out on tiles, not yet programmed; `print` shows tiles and utilisation.
+
+    w : (n_in, n_out) as given. real : the real matrix on the tiles, of twice the size where w is
+    complex. full_scale : input at the DAC's end (None: the largest of every vector).
+    """
+
+    w: np.ndarray
+    real: np.ndarray
+    spec: ChipSpec
+    layout: Layout
+    scale: np.ndarray
+    full_scale: float | None
+    adc_range: np.ndarray  # (n_parts, n_out) output at the ADC's end, full-scale inputs being 1
+
+    def __str__(self) -> str:
+        n_in, n_out = self.w.shape
+        kind = "complex" if np.iscomplexobj(self.w) else "real"
+        return (
+            f"{kind} {n_in} x {n_out} matrix on {self.layout.n_tiles} tile(s) of "
+            f"{self.spec.tile.rows} x {self.spec.tile.cols} ({self.spec.name}), "
+            f"{self.layout.n_used()} cells, {100 * self.layout.utilisation(self.spec):.1f} % used"
+        )
+
+    def program(self, seed: int = 0, replica: int = 0) -> AnalogMatrix:
+        """Return the matrix programmed on one sampled chip."""
+        device = self.spec.device
+        target = target_conductances(self.real[None], self.scale, device, pair=True)
+        chip = Chip(self.spec, self.layout, target.ravel(), seed, first_replica=replica)
+        return AnalogMatrix(self, chip)
+
+
+def map_matrix(w: ArrayLike, spec: ChipSpec, calibrate: ArrayLike | None = None) -> MappedMatrix:
+    """Return `w` laid out on tiles of `spec`: y = x @ w.
+
+    Parameters
+    ----------
+    w : (n_in, n_out), real or complex, finite. A complex matrix becomes the real one
+        [[Re, Im], [-Im, Re]] on twice the rows and columns.
+    spec : the chip; signed weights sit on differential pairs.
+    calibrate : (n, n_in) inputs that set the converters' ranges. None: every vector is scaled
+        to its largest element before the DAC, and ADC ranges come from a fixed probe signal.
+
+    Raises InputError for a matrix that is empty, not 2-D or not finite; CapacityError where it
+    does not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> a = map_matrix(np.eye(3), ChipSpec.preset("ideal")).program(seed=7)
+    >>> (np.array([[1.0, 2.0, 3.0]]) @ a).tolist()
+    [[1.0, 2.0, 3.0]]
+    """
+    w = np.asarray(w)
+    if w.ndim != 2 or w.size == 0 or w.dtype.kind not in "fiubc" or not np.isfinite(w).all():
+        raise InputError(
+            "map a matrix", f"it has shape {w.shape}, type {w.dtype}, or values that are not finite",
+            "give a non-empty 2-D matrix of finite numbers",
+        )
+    real = np.asarray(w, float) if not np.iscomplexobj(w) else np.block(
+        [[w.real, w.imag], [-w.imag, w.real]]
+    )
+    layout = place([Request("matrix", 1, *real.shape)], spec)
+    scale = weight_scale(real[None], spec.device, spec.weight_scale)
+    probe, full_scale = _probe(w, real.shape[0], calibrate)
+    array = layout.arrays[0]
+    parts = range(0, real.shape[0], array.part_rows)
+    outputs = [np.abs(probe[:, p : p + array.part_rows] @ real[p : p + array.part_rows])
+               .max(axis=0) for p in parts]
+    adc_range = np.stack(outputs) * spec.adc.headroom
+    adc_range = np.where(adc_range > 0, adc_range, 1.0)
+    return MappedMatrix(w, real, spec, layout, scale, full_scale, adc_range)
+
+
+def _probe(w: np.ndarray, n_in: int, calibrate: ArrayLike | None) -> tuple[np.ndarray, float | None]:
+    """Return calibration inputs at full scale 1, (n, n_in), and that full scale."""
+    if calibrate is None:
+        probe = np.random.Generator(np.random.Philox(int(Purpose.PROBE))).standard_normal((256, n_in))
+        return probe / np.abs(probe).max(axis=1, keepdims=True), None
+    given = _inputs(calibrate, w, "calibrate with")
+    largest = float(np.abs(given).max(initial=0.0))
+    if largest == 0.0:
+        raise InputError("calibrate a matrix", "all inputs are zero", "give inputs of typical size")
+    return given / largest, largest
+
+
+def _inputs(x: ArrayLike, w: np.ndarray, verb: str) -> np.ndarray:
+    """Return x (batch, n_in) as real rows for the tiles; three-part errors for bad ones."""
+    x = np.atleast_2d(np.asarray(x))
+    if x.ndim != 2 or x.shape[1] != w.shape[0]:
+        raise InputError(
+            f"{verb} inputs of shape {x.shape}", f"the matrix has {w.shape[0]} rows",
+            f"give an array (batch, {w.shape[0]})",
+        )
+    if np.iscomplexobj(x) and not np.iscomplexobj(w):
+        raise InputError(
+            f"{verb} complex inputs", "the matrix is real", "pass real and imaginary part apart"
+        )
+    if not np.isfinite(x).all():
+        raise InputError(f"{verb} inputs", "some are NaN or infinite", "give finite numbers")
+    if np.iscomplexobj(w):
+        return np.concatenate([x.real, x.imag], axis=1)
+    return np.asarray(x, float)
+
+
+class AnalogMatrix:
+    """A programmed matrix: `a.mvm(x)`, `x @ a`, `a.wait(seconds)`.
+
+    Read noise: white noise is new for every vector, addressed by the running read index
+    `reads`; slow noise stays as it is until `wait` moves the clock.
+    """
+
+    __array_ufunc__ = None  # numpy leaves x @ a to us
+
+    def __init__(self, mapped: MappedMatrix, chip: Chip) -> None:
+        self.mapped, self.chip = mapped, chip
+        self.reads = 0
+        self._snapshot: tuple[int, np.ndarray, np.ndarray, bool] | None = None
+        spec = mapped.spec
+        self._dac_limit = converter_limit(spec.dac.bits)
+        self._adc_limit = converter_limit(spec.adc.bits)
+        limit = self._adc_limit or np.float32(1.0)
+        self._adc_step = (mapped.adc_range / limit).astype(np.float32)
+        noise = spec.adc.noise_lsb if self._adc_limit else 0.0
+        self._adc_sigma = self._adc_step * np.float32(noise)
+
+    @property
+    def array(self) -> CellArray:
+        """Where the cells lie."""
+        return self.mapped.layout.arrays[0]
+
+    def wait(self, seconds: float) -> AnalogMatrix:
+        """Let time pass since programming, and return the matrix itself."""
+        self.chip.wait(seconds)
+        return self
+
+    def weights(self) -> tuple[np.ndarray, np.ndarray, bool]:
+        """Return what the cells stand for now: w and its white variance per read, and whether
+        there is any noise; both (n_in, n_out) float32 of the real matrix."""
+        if self._snapshot is not None and self._snapshot[0] == self.chip.clock_ns:
+            return self._snapshot[1:]
+        shape = self.array.tile.shape
+        scale = self.mapped.scale[0]
+        if self.mapped.spec.compensation == "global":
+            index = self.array.cell_index().ravel()
+            scale = scale / self.chip.gain([index])[0, 0]
+        g = self.chip.read().reshape(shape).astype(float)
+        variance = self.chip.fast_sigma().reshape(shape).astype(float) ** 2
+        w = np.ascontiguousarray((g[0, 0] - g[1, 0]) * scale, np.float32)
+        v = np.ascontiguousarray((variance[0, 0] + variance[1, 0]) * scale**2, np.float32)
+        noisy = bool(v.any() or self._adc_sigma.any())
+        self._snapshot = (self.chip.clock_ns, w, v, noisy)
+        return w, v, noisy
+
+    def mvm(self, x: ArrayLike, first_read: int | None = None) -> np.ndarray:
+        """Return x @ w as the chip computes it, (batch, n_out) float32 (complex64 if w is).
+
+        first_read : read index of the first vector; None goes on from `reads`.
+        """
+        complex_out = np.iscomplexobj(self.mapped.w)
+        rows = np.ascontiguousarray(_inputs(x, self.mapped.w, "multiply"), np.float32)
+        if first_read is None:
+            first_read = self.reads
+            self.reads += len(rows)
+        out = self._multiply(rows, first_read)
+        if not complex_out:
+            return out
+        half = out.shape[1] // 2
+        return np.asarray(out[:, :half] + 1j * out[:, half:])
+
+    def __rmatmul__(self, x: ArrayLike) -> np.ndarray:
+        return self.mvm(x)
+
+    def _multiply(self, x: np.ndarray, first_read: int) -> np.ndarray:
+        w, v, noisy = self.weights()
+        n_parts, n_out = self._adc_step.shape
+        chip = self.chip
+        moment = int(clock_word(chip.clock_ns)) << 20
+        keys = mvm.read_streams(
+            *chip.seed_words, int(Purpose.READ), chip.first_replica, moment + np.arange(n_parts)
+        )
+        out = np.zeros((len(x), n_out), np.float32)
+        dynamic = self.mapped.full_scale is None
+        scaled, squares = np.empty_like(x), np.empty_like(x)
+        x_scale = np.empty(len(x), np.float32)
+        mvm.scale_inputs(
+            x, self._dac_limit, dynamic, np.float32(self.mapped.full_scale or 1.0),
+            scaled, squares, x_scale,
+        )
+        if len(x) < _BLAS_FROM:
+            mvm.mvm_vectors(
+                x, x_scale, w, v, self.array.part_rows, noisy, keys, first_read,
+                self._dac_limit, self._adc_step, self._adc_sigma, self._adc_limit, out,
+            )
+            return out
+        for part in range(n_parts):
+            rows = slice(part * self.array.part_rows, (part + 1) * self.array.part_rows)
+            y = scaled[:, rows] @ w[rows]
+            s = squares[:, rows] @ v[rows] if noisy else y
+            mvm.finish_batch(
+                y, s, noisy, keys[part, 0], keys[part, 1], first_read, self._adc_step[part],
+                self._adc_sigma[part], self._adc_limit, x_scale, out,
+            )
+        return out
+
+
+def converter_limit(bits: int | str) -> np.float32:
+    """Return the largest code of a symmetric converter, 2^(bits - 1) - 1; 0 where it is ideal.
+
+    One bit has the codes -1, 0, 1.
+    """
+    return np.float32(0.0) if bits == "ideal" else np.float32(max(2 ** (int(bits) - 1) - 1, 1))

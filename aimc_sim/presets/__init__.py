@@ -1,0 +1,1 @@
+"""Published chips, one TOML each."""

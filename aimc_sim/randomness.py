@@ -1,0 +1,41 @@
+"""Where every random draw of a simulated chip comes from.
+
+A draw has an address: (seed, purpose, replica, place) choose a Philox key, and (element, step,
+sequence, time) a counter under it. Nothing else enters, so a result depends on the seed and on
+what is drawn, never on threads, batch size, order or a resumed run.
+"""
+
+from __future__ import annotations
+
+import enum
+
+import numpy as np
+
+from aimc_sim.errors import UsageError
+
+
+class Purpose(enum.IntEnum):
+    """What a draw is for. Numbers are part of the file format: never renumber, only append."""
+
+    PROGRAM = 1  # programming error of a cell; place = tile, element = cell
+    DRIFT = 2  # drift exponent of a cell
+    RELAX = 3  # relaxation of a cell
+    READ_SLOW = 4  # slow read noise of a cell, once per sequence
+    READ = 5  # white noise of one conversion; place = product, element = output
+    READ_CELL = 6  # the same cell by cell, in the per-cell oracle
+    PROBE = 7  # the probe signal that stands in for missing data
+
+
+def seed_words(seed: int) -> tuple[np.uint64, np.uint64]:
+    """Return the two 32-bit key words (held in uint64) of a seed in [0, 2^64).
+
+    Raises UsageError for a seed outside that range.
+    """
+    if not 0 <= int(seed) < 1 << 64:
+        raise UsageError(f"use seed {seed}", "it is not in [0, 2^64)", "give a whole number >= 0")
+    return np.uint64(int(seed) & 0xFFFFFFFF), np.uint64(int(seed) >> 32)
+
+
+def clock_word(clock_ns: int) -> np.uint64:
+    """Return the 32-bit counter word of a moment: reads at other times are other draws."""
+    return np.uint64((clock_ns ^ (clock_ns >> 32)) & 0xFFFFFFFF)

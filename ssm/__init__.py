@@ -1,0 +1,72 @@
+"""State-space models for analog chips: load, quantise, deploy, run step by step.
+
+>>> import ssm
+>>> callable(ssm.load)
+True
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ssm.checkpoint import load, save
+    from ssm.deploy import Deployment, deploy
+    from ssm.inference import ProgrammedModel, Run, StreamState, set_threads
+    from ssm.model import Layer, Model
+    from ssm.quantize import Precision, quantize
+    from ssm.storage import load_chip
+    from ssm.tasks import Task, load_task
+    from ssm.train import train
+
+if not (Path(__file__).parent / "deploy.py").is_file():  # pragma: no cover
+    raise ImportError(
+        f"Import aimc-sim's package 'ssm'. Another package of that name lies at {__file__}. "
+        "Remove it, or use a virtual environment of its own."
+    )
+
+_HOME_OF = {
+    "load": "checkpoint", "save": "checkpoint",
+    "Deployment": "deploy", "deploy": "deploy",
+    "ProgrammedModel": "inference", "Run": "inference", "StreamState": "inference",
+    "set_threads": "inference",
+    "Layer": "model", "Model": "model",
+    "Precision": "quantize", "quantize": "quantize",
+    "load_chip": "storage",
+    "Task": "tasks", "load_task": "tasks",
+    "train": "train",
+}
+
+__all__ = [
+    "Deployment",
+    "Layer",
+    "Model",
+    "Precision",
+    "ProgrammedModel",
+    "Run",
+    "StreamState",
+    "Task",
+    "deploy",
+    "load",
+    "load_chip",
+    "load_task",
+    "quantize",
+    "save",
+    "set_threads",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # torch and numba are slow to import: only the module that is asked for is loaded
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'ssm' has no attribute '{name}'")
+    value = getattr(import_module(f"ssm.{_HOME_OF[name]}"), name)
+    globals()[name] = value  # ssm.train is the function, not the module of that name
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

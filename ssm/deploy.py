@@ -1,0 +1,420 @@
+"""A model onto a chip: which matrix sits on which tile, in which analog form, at which scale."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from aimc_sim.errors import InputError, UsageError, nearest
+from aimc_sim.mapping import CellArray, Layout, Request, place, target_conductances, weight_scale
+from aimc_sim.specs import ChipSpec
+from ssm import ranges
+from ssm.forms import StateForm, state_form
+from ssm.kernels.network import (
+    C_PRODUCT,
+    FORM_CODES,
+    MIX_PRODUCT,
+    NORM_CODES,
+    PER_LAYER,
+    Converters,
+    Network,
+)
+from ssm.model import Model
+
+if TYPE_CHECKING:
+    from ssm.inference import ProgrammedModel
+
+PARTS = ("encoder", "readout", "mixing", "decoder")
+# plane of A's blocks that each of the four products drives: (row of the state, column)
+_LEAPFROG_PLANES = ((1, 0), (0, 0), (0, 1), (1, 1))
+_PAIR_PLANES = ((0, 0), (1, 0), (0, 1), (1, 1))
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """A matrix or block list of the model: its weights and the products that use it.
+
+    weights : (n_blocks, n_in, n_out); scale : largest weight of a column, (n_blocks, 1, n_out)
+    or None (set from the weights); row_range : (n_blocks, n_in, 1) full-scale input of a row.
+    products : product number of every plane; planes : (row, column) offsets of A's planes.
+    """
+
+    name: str
+    weights: np.ndarray
+    products: tuple[int, ...]
+    analog: bool
+    pair: bool = True
+    kind: str = "tile"
+    may_split: bool = True
+    scale: np.ndarray | None = None
+    row_range: np.ndarray | None = None
+    planes: tuple[tuple[int, int], ...] = ()
+    transposed: bool = False
+
+    def in_kernel_order(self, cells: np.ndarray) -> list[np.ndarray]:
+        """Return an array of the cells' shape (..., n_groups, n_in, n_out) as flat products."""
+        if self.planes:
+            width = self.weights.shape[2]
+            return [cells[:, row::2, col::width].ravel() for row, col in self.planes]
+        return [(cells.transpose(0, 2, 1) if self.transposed else cells).ravel()]
+
+
+@dataclass(frozen=True, eq=False)
+class WeightMap:
+    """How the kernel's weights are read from cells; all (n_weights,)."""
+
+    plus: np.ndarray
+    minus: np.ndarray
+    scale: np.ndarray
+    exact: np.ndarray
+    product: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Deployment:
+    """A model laid out on a chip; `print` shows placements, tiles and utilisation.
+
+    calibration : one line that says which signal set the converters' ranges.
+    compensated : sets of cells that share one drift correction, and the products each serves.
+    """
+
+    model: Model
+    spec: ChipSpec
+    form: str
+    decay: str
+    digital: tuple[str, ...]
+    calibration: str
+    layout: Layout
+    target_s: np.ndarray
+    weights: WeightMap
+    network: Network
+    converters: Converters
+    compensated: tuple[tuple[np.ndarray, tuple[int, ...]], ...]
+
+    def __str__(self) -> str:
+        spec = self.spec
+        lines = [
+            f"{self.model.name or 'model'} on {spec.name}: form {self.form}, decay {self.decay}, "
+            f"{self.layout.n_tiles} tiles, {self.layout.n_used()} cells in use, utilisation "
+            f"{100 * self.layout.utilisation(spec):.1f} %",
+            f"converter ranges from {self.calibration}",
+        ]
+        lines += [
+            f"  {name:18} {request.n_blocks} x ({request.n_in} x {request.n_out}) on tiles {tiles}"
+            for name, request, tiles in self.placements()
+        ]
+        if self.digital:
+            lines.append(f"  in digital logic: {', '.join(self.digital)}")
+        return "\n".join(lines)
+
+    def placements(self) -> list[tuple[str, Request, str]]:
+        """Return name, request and tile numbers of every array on tiles."""
+        rows = []
+        for array in self.layout.arrays:
+            tiles = np.unique(array.tile)
+            text = f"{tiles[0]}" if len(tiles) == 1 else f"{tiles[0]}..{tiles[-1]}"
+            rows.append((array.request.name, array.request, text))
+        return rows
+
+    @property
+    def products_per_mode(self) -> int:
+        """Products and conversions that A costs per mode and step."""
+        if self.form == "leapfrog":
+            return 2 if self.decay == "digital" else 4
+        return 0 if self.form == "digital" else 2
+
+    def unstable_modes(self, programmed: ProgrammedModel) -> np.ndarray:
+        """Return the number of modes outside the unit circle on every replica, (n_replicas,)."""
+        return np.asarray(programmed.unstable_modes())
+
+    def program(self, seed: int = 0, chips: int = 1, first_chip: int = 0) -> ProgrammedModel:
+        """Return `chips` sampled chips, programmed (replicas first_chip .. of that seed)."""
+        from ssm.inference import ProgrammedModel
+
+        return ProgrammedModel(self, seed=seed, chips=chips, first_chip=first_chip)
+
+
+def deploy(
+    model: Model,
+    spec: ChipSpec,
+    form: str = "leapfrog",
+    *,
+    decay: str = "tile",
+    calibrate: np.ndarray | None = None,
+    digital: Iterable[str] = (),
+) -> Deployment:
+    """Return `model` laid out on a chip of kind `spec`.
+
+    Parameters
+    ----------
+    form : how A is realised: "leapfrog", "delta", "direct" or "digital".
+    decay : leapfrog only: "tile" (d on cells, four products a mode) or "digital" (two).
+    calibrate : (n, time, d_input) signals that set converter ranges. None: training data of
+        the model's task where it names one that comes with the package, else a fixed probe.
+    digital : parts kept in digital logic, of "encoder", "readout", "mixing", "decoder".
+
+    Raises UsageError for an unknown form or part, CapacityError where a block does not fit,
+    InputError for calibration data of the wrong width.
+    """
+    digital = tuple(digital)
+    for part in digital:
+        if part not in PARTS:
+            guess = nearest(part, PARTS)
+            raise UsageError(
+                f"keep '{part}' digital", "the model has no such part",
+                (f"did you mean '{guess}'? " if guess else "") + f"parts are {', '.join(PARTS)}",
+            )
+    if decay not in ("tile", "digital"):
+        raise UsageError(f"use decay '{decay}'", "it is unknown", "choose tile or digital")
+    forms = [
+        state_form(layer, form, digital_decay=decay == "digital") for layer in model.layers
+    ]
+    if calibrate is None:
+        calibrate, calibration = ranges.default_signal(model)
+    else:
+        calibration = f"{len(calibrate)} given sequences"
+    signal = _check_signal(model, calibrate)
+    parts = list_parts(model, forms, form, decay, digital)
+    exact = [_group(part, None, spec) for part in parts]
+    network = build_network(model, forms, form, decay, parts, exact, spec)
+    record = ranges.record(network, _exact_weights(parts, exact), signal, model.n_classes)
+    converters = ranges.converters(network, record, model, spec)
+    parts = [_with_row_range(part, converters, network) for part in parts]
+    requests = [
+        Request(p.name, *p.weights.shape, pair=p.pair, kind=p.kind, may_split=p.may_split)
+        for p in parts if p.analog
+    ]
+    layout = place(requests, spec)
+    target, weights = _map_weights(parts, layout, spec)
+    return Deployment(
+        model, spec, form, decay if form == "leapfrog" else "tile", digital, calibration, layout,
+        target, weights, network, converters, _compensated(parts, layout, form),
+    )
+
+
+def _check_signal(model: Model, signal: np.ndarray) -> np.ndarray:
+    signal = np.asarray(signal)
+    if signal.ndim != 3 or signal.shape[2] != model.d_input or signal.size == 0:
+        raise InputError(
+            f"calibrate with data of shape {signal.shape}",
+            f"the model reads {model.d_input} feature(s) a step",
+            f"give an array (n, time, {model.d_input})",
+        )
+    if not np.isfinite(signal).all():
+        raise InputError(
+            "calibrate converters", "the data have NaN or infinite values", "remove them"
+        )
+    return np.ascontiguousarray(signal, np.float32)
+
+
+def list_parts(
+    model: Model, forms: list[StateForm], form: str, decay: str, digital: tuple[str, ...]
+) -> list[Part]:
+    """Return every matrix and block list of the model, in the order of placement."""
+    n_layers = model.n_layers
+    parts = [Part("encoder", model.encoder_weight[None], (0,), "encoder" not in digital)]
+    for number, (layer, a) in enumerate(zip(model.layers, forms, strict=True)):
+        first = 1 + number * PER_LAYER
+        name = f"layer {number}"
+        if a.blocks is not None:
+            planes = _LEAPFROG_PLANES if form == "leapfrog" else _PAIR_PLANES
+            planes = planes[: 2 * a.blocks.shape[2]]
+            parts.append(
+                Part(
+                    f"{name} A", a.blocks, tuple(range(first, first + len(planes))), True, a.pair,
+                    "short_tile", False, scale=a.scale, planes=planes,
+                )
+            )
+        parts.append(
+            Part(
+                f"{name} C", a.readout[:, :, None], (first + C_PRODUCT,),
+                "readout" not in digital, transposed=True,
+            )
+        )
+        parts.append(
+            Part(
+                f"{name} mixing", layer.mix_weight[None], (first + MIX_PRODUCT,),
+                "mixing" not in digital,
+            )
+        )
+    last = 1 + n_layers * PER_LAYER
+    parts.append(Part("decoder", model.decoder_weight[None], (last,), "decoder" not in digital))
+    return parts
+
+
+def _group_of(part: Part, spec: ChipSpec) -> int:
+    from aimc_sim.mapping import group_size, tile_of
+
+    if not part.analog:
+        return 1
+    request = Request(part.name, *part.weights.shape, pair=part.pair, kind=part.kind)
+    return group_size(request, tile_of(spec, part.kind))
+
+
+def group_blocks(blocks: np.ndarray, group: int) -> np.ndarray:
+    """Return blocks (n, r, c) as block-diagonal groups (ceil(n / group), group r, group c)."""
+    n, rows, cols = blocks.shape
+    n_groups = -(-n // group)
+    grouped = np.zeros((n_groups, group * rows, group * cols))
+    for j in range(group):
+        own = blocks[j::group]
+        grouped[: len(own), j * rows : (j + 1) * rows, j * cols : (j + 1) * cols] = own
+    return grouped
+
+
+def _group(part: Part, values: np.ndarray | None, spec: ChipSpec) -> np.ndarray:
+    return group_blocks(part.weights if values is None else values, _group_of(part, spec))
+
+
+def _exact_weights(parts: list[Part], exact: list[np.ndarray]) -> np.ndarray:
+    """Return all weights in kernel order, float32: what error-free cells would stand for."""
+    chunks = [
+        (product, chunk)
+        for part, cells in zip(parts, exact, strict=True)
+        for product, chunk in zip(part.products, part.in_kernel_order(cells), strict=True)
+    ]
+    chunks.sort(key=lambda item: item[0])
+    return np.concatenate([chunk for _, chunk in chunks]).astype(np.float32)
+
+
+def build_network(
+    model: Model, forms: list[StateForm], form: str, decay: str, parts: list[Part],
+    exact: list[np.ndarray], spec: ChipSpec,
+) -> Network:
+    """Return the constants of the recurrent kernel."""
+    n_products = 2 + model.n_layers * PER_LAYER
+    sizes = np.zeros(n_products, np.int64)
+    analog = np.zeros(n_products, bool)
+    part_rows = np.full(n_products, 1 << 30, np.int64)
+    for part, cells in zip(parts, exact, strict=True):
+        for product, chunk in zip(part.products, part.in_kernel_order(cells), strict=True):
+            sizes[product] = chunk.size
+            analog[product] = part.analog
+            if part.analog and not part.planes:
+                part_rows[product] = min(cells.shape[1], spec.tile.rows)
+    groups = {part.kind if part.planes else part.name: _group_of(part, spec) for part in parts}
+    f = np.float32
+    modes = [0, *np.cumsum([layer.pole.size for layer in model.layers])]
+    return Network(
+        form=FORM_CODES[form],
+        digital_decay=decay == "digital",
+        norm=NORM_CODES[model.norm],
+        affine_norm=model.norm_kind == "affine",
+        norm_epsilon=f(model.norm_epsilon),
+        glu=model.gate == "glu",
+        pool_last=model.pool == "last",
+        n_heads=model.n_heads,
+        mode_first=np.array(modes, np.int64),
+        sign=np.concatenate([a.sign for a in forms]).astype(f),
+        pole=np.ascontiguousarray(np.concatenate([a.pole for a in forms], axis=1), f),
+        decay=np.concatenate([a.decay for a in forms]).astype(f),
+        norm_scale=np.stack([layer.norm_scale for layer in model.layers]).astype(f),
+        norm_shift=np.stack([layer.norm_shift for layer in model.layers]).astype(f),
+        mix_bias=np.stack([layer.mix_bias for layer in model.layers]).astype(f),
+        encoder_bias=model.encoder_bias.astype(f),
+        decoder_bias=model.decoder_bias.astype(f),
+        n_in=model.d_input,
+        group_a=groups.get("short_tile", 1),
+        group_c=groups["layer 0 C"],
+        part_rows=part_rows,
+        weight_first=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
+        analog=analog,
+    )
+
+
+def _with_row_range(part: Part, converters: Converters, network: Network) -> Part:
+    """Return C with the full-scale input of its rows: cells then carry weight times range.
+
+    A DAC maps the range of its own state to full voltage, so a cell's conductance stands for
+    the weight times that range, and the column's largest such product fills the cell.
+    """
+    if not part.name.endswith(" C"):
+        return part
+    layer = (part.products[0] - 1) // PER_LAYER
+    first, last = network.mode_first[layer], network.mode_first[layer + 1]
+    n_heads = network.n_heads
+    limit = max(float(converters.dac_limit), 1.0)
+    states = converters.state_step[:, first:last].reshape(2, n_heads, -1).astype(float)
+    rows = np.concatenate(
+        [states[0], states[1], converters.skip_step[layer][:, None].astype(float)], axis=1
+    )
+    changes = {"row_range": rows[:, :, None] * limit}
+    return Part(**{**part.__dict__, **changes})
+
+
+def _map_weights(
+    parts: list[Part], layout: Layout, spec: ChipSpec
+) -> tuple[np.ndarray, WeightMap]:
+    """Return targets (n_cells,) [S] and how the kernel's weights are read back from cells."""
+    device = spec.device
+    targets = np.empty(layout.n_cells)
+    chunks: list[tuple[int, list[np.ndarray]]] = []
+    arrays = iter(layout.arrays)
+    for part in parts:
+        group = _group_of(part, spec)
+        w = group_blocks(part.weights, group)
+        if not part.analog:
+            for product, exact in zip(part.products, part.in_kernel_order(w), strict=True):
+                none = np.full(exact.size, -1)
+                chunks.append((product, [none, none, np.zeros(exact.size), exact]))
+            continue
+        array = next(arrays)
+        scale = _scales(part, group, spec)
+        target = target_conductances(w, scale, device, pair=part.pair)
+        targets[array.first : array.first + array.n_cells] = target.ravel()
+        index = array.cell_index()
+        minus = index[1] if part.pair else np.full(index[0].shape, -1)
+        columns = [part.in_kernel_order(a) for a in (index[0], minus, scale, w)]
+        for product, values in zip(part.products, zip(*columns, strict=True), strict=True):
+            chunks.append((product, list(values)))
+    chunks.sort(key=lambda item: item[0])
+    plus, minus, scale, exact = (
+        np.concatenate([values[k] for _, values in chunks]) for k in range(4)
+    )
+    product = np.concatenate([np.full(values[0].size, number) for number, values in chunks])
+    weights = WeightMap(
+        plus.astype(np.int64), minus.astype(np.int64), scale.astype(np.float32),
+        exact.astype(np.float32), product.astype(np.int64),
+    )
+    return targets, weights
+
+
+def _scales(part: Part, group: int, spec: ChipSpec) -> np.ndarray:
+    """Return the weight of one siemens for every cell pair, the shape of the grouped weights."""
+    span = spec.device.g_max_s - spec.device.g_min_s
+    rows = np.ones((*part.weights.shape[:2], 1)) if part.row_range is None else part.row_range
+    if part.scale is None:
+        columns = weight_scale(part.weights * rows, spec.device, spec.weight_scale)
+    else:
+        columns = part.scale / span
+    n_blocks, _, n_out = part.weights.shape
+    columns = np.broadcast_to(columns, (n_blocks, 1, n_out))
+    n_groups = -(-n_blocks // group)
+    wide = np.ones((n_groups * group, n_out))
+    wide[:n_blocks] = columns[:, 0]
+    tall = np.ones((n_groups * group, rows.shape[1]))
+    tall[:n_blocks] = rows[:, :, 0]
+    return wide.reshape(n_groups, 1, -1) / tall.reshape(n_groups, -1, 1)
+
+
+def _compensated(
+    parts: list[Part], layout: Layout, form: str
+) -> tuple[tuple[np.ndarray, tuple[int, ...]], ...]:
+    """Return sets of cells that share one drift correction: A's e and d apart, else a matrix."""
+    result = []
+    for part, array in zip([p for p in parts if p.analog], layout.arrays, strict=True):
+        index = array.cell_index()
+        if part.planes and form == "leapfrog":
+            planes = part.in_kernel_order(index[0])
+            for k in range(0, len(planes), 2):
+                cells = np.concatenate(planes[k : k + 2])
+                result.append((cells, tuple(part.products[k : k + 2])))
+        else:
+            result.append((index.ravel(), part.products))
+    return tuple(result)
+
+
+__all__ = ["CellArray", "Deployment", "Part", "deploy"]

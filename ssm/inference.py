@@ -1,0 +1,308 @@
+"""The recurrent run on a programmed chip: `infer` for whole sequences, `step` for streams."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numba
+import numpy as np
+
+from aimc_sim.chip import Chip, noise_split
+from aimc_sim.errors import CapacityError, InputError, UsageError
+from aimc_sim.randomness import Purpose, clock_word
+from ssm.forms import leapfrog_matrix
+from ssm.kernels import sequence
+from ssm.kernels.network import A_PRODUCT, PER_LAYER
+from ssm.ranges import buffer_sizes, empty_record
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ssm.deploy import Deployment
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What the chip answered.
+
+    logits : (n, n_classes) for one chip, (chips, n, n_classes) for several, float32.
+    states : (chips, n, time, 2, K) where asked for, else None: both real states of every mode.
+    counts : events of the whole run: steps, conversions, products of A.
+    wall_s : duration of the simulation.
+    """
+
+    logits: NDArray[np.float32]
+    states: NDArray[np.float32] | None
+    counts: dict[str, int]
+    wall_s: float
+
+    @property
+    def diverged(self) -> int:
+        """Number of (chip, sample) pairs whose logits are not finite."""
+        return int((~np.isfinite(self.logits).all(axis=-1)).sum())
+
+    def accuracy(self, y: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return the share of right answers of every chip, (chips,); not finite is wrong."""
+        logits = np.atleast_3d(self.logits) if self.logits.ndim == 3 else self.logits[None]
+        finite = np.isfinite(logits).all(axis=-1)
+        right = (np.where(finite[..., None], logits, 0).argmax(axis=-1) == y) & finite
+        return np.asarray(right.mean(axis=-1))
+
+
+@dataclass(eq=False)
+class StreamState:
+    """State between two calls of `step`: n streams, each with its own states and read noise."""
+
+    states: NDArray[np.float32]  # (n, 2, K)
+    pooled: NDArray[np.float32]  # (n, H)
+    step: int
+    weights: list[sequence.Weights] = field(repr=False)
+
+
+class ProgrammedModel:
+    """A deployment on one or more sampled chips: `wait`, `infer`, `step`.
+
+    Everything is a function of the seed and of what is read when; reads change nothing.
+    """
+
+    def __init__(
+        self, deployment: Deployment, seed: int = 0, chips: int = 1, first_chip: int = 0,
+        programmed_s: NDArray[np.float32] | None = None,
+    ) -> None:
+        _check_memory(deployment, chips)
+        self.deployment = deployment
+        self.chip = Chip(
+            deployment.spec, deployment.layout, deployment.target_s, seed, chips, first_chip,
+            programmed_s,
+        )
+
+    @property
+    def chips(self) -> int:
+        """Number of sampled chips."""
+        return self.chip.n_replicas
+
+    @property
+    def time_s(self) -> float:
+        """Seconds since programming."""
+        return self.chip.time_s
+
+    def wait(self, seconds: float) -> ProgrammedModel:
+        """Let time pass since programming, and return the model itself."""
+        self.chip.wait(seconds)
+        return self
+
+    def infer(
+        self, x: NDArray[np.floating], *, first_sample: int = 0, return_states: bool = False
+    ) -> Run:
+        """Run whole sequences from zero states on every chip.
+
+        Parameters
+        ----------
+        x : (n, time, d_input), finite.
+        first_sample : number of the first sequence, the address of its read noise; a batch
+            split into pieces with this set draws the same noise as the whole.
+
+        Raises InputError for data that the model cannot read.
+        """
+        x = self._checked(x)
+        d = self.deployment
+        started = time.perf_counter()
+        n_states = d.network.sign.size
+        logits = np.zeros((self.chips, len(x), d.model.n_classes), np.float32)
+        length = x.shape[1] if return_states else 0
+        traces = np.zeros((self.chips, len(x), length, 2, n_states), np.float32)
+        sequence.run_batch(
+            x, first_sample, self.chip.draws, self._cells(), self.chip.aged(), self._gain(), d.network,
+            d.converters, empty_record(d.network, False), self._source(),
+            *buffer_sizes(d.network), logits, traces,
+        )
+        wall_s = time.perf_counter() - started
+        logits = logits[0] if self.chips == 1 else logits
+        counts = self._counts(len(x), x.shape[1])
+        return Run(logits, traces if return_states else None, counts, wall_s)
+
+    def step(
+        self, u: NDArray[np.floating], state: StreamState | None = None, *, first_sample: int = 0
+    ) -> tuple[NDArray[np.float32], StreamState]:
+        """Run one time step of n streams on the first chip.
+
+        Parameters
+        ----------
+        u : (n, d_input) or (d_input,), the inputs of this step.
+        state : what the last call returned; None starts new streams.
+
+        Returns
+        -------
+        y : (n, n_classes), the logits after this step (those of `infer` on the inputs so far).
+        state : to pass to the next call; the one passed in stays as it was.
+        """
+        u = self._checked(np.atleast_2d(u)[:, None, :])[:, 0]
+        d = self.deployment
+        if state is None:
+            state = self._start(len(u), first_sample)
+        if len(state.states) != len(u):
+            raise InputError(
+                f"step {len(u)} streams", f"the state is of {len(state.states)} streams",
+                "pass as many inputs as there are streams",
+            )
+        new = StreamState(state.states.copy(), state.pooled.copy(), state.step + 1, state.weights)
+        y = np.zeros((len(u), d.model.n_classes), np.float32)
+        silent = empty_record(d.network, False)
+        work = sequence.make_work(d.network, d.model.n_classes, *buffer_sizes(d.network))
+        for i in range(len(u)):
+            sequence.step_one(
+                u[i], state.step, first_sample + i, clock_word(self.chip.clock_ns), d.network,
+                state.weights[i], d.converters, silent, new.states[i], new.pooled[i], y[i], work,
+            )
+        return y, new
+
+    def unstable_modes(self) -> NDArray[np.int64]:
+        """Return how many modes lie outside the unit circle on every chip, (chips,).
+
+        From the cells as they are now, before read noise; digital A counts none.
+        """
+        d = self.deployment
+        result = np.zeros(self.chips, np.int64)
+        if d.form == "digital":
+            return result
+        gains = self._gain()
+        for replica in range(self.chips):
+            w = self._static_weights(replica, gains[replica])
+            for layer in range(d.model.n_layers):
+                result[replica] += _count_unstable(d, w, layer)
+        return result
+
+    def save(self, path: str | Path) -> None:
+        """Write the programmed chips, all that `ssm.load_chip` needs, to `path` (.npz)."""
+        from ssm.storage import save_chip
+
+        save_chip(self, path)
+
+    def _start(self, n: int, first_sample: int) -> StreamState:
+        d = self.deployment
+        cells, source, g, gain = self._cells(), self._source(), self.chip.aged(), self._gain()
+        weights = [
+            sequence.sequence_weights(
+                0, first_sample + i, self.chip.draws, cells, g[0], gain[0], d.network,
+                d.converters, source,
+            )
+            for i in range(n)
+        ]
+        shape = (n, 2, d.network.sign.size)
+        return StreamState(
+            np.zeros(shape, np.float32), np.zeros((n, d.network.n_heads), np.float32), 0, weights
+        )
+
+    def _static_weights(self, replica: int, gain: NDArray[np.float64]) -> NDArray[np.float32]:
+        cells = self._cells()._replace(slow=np.float32(0), fast=np.float32(0))
+        g = self.chip.aged()[replica]
+        w = np.empty(cells.plus.size, np.float32)
+        v, out, z = np.empty_like(w), np.empty_like(g), np.empty(1, np.float32)
+        sequence.read_weights(self.chip.draws, cells, g, gain, z, out, w, v)
+        return w
+
+    def _checked(self, x: NDArray[np.floating]) -> NDArray[np.float32]:
+        x = np.asarray(x)
+        width = self.deployment.model.d_input
+        if x.ndim != 3 or x.shape[2] != width or x.shape[0] == 0 or x.shape[1] == 0:
+            raise InputError(
+                f"run data of shape {x.shape}", f"the model reads {width} feature(s) a step",
+                f"give an array (n, time, {width}) that is not empty",
+            )
+        if x.dtype.kind not in "fiub" or not np.isfinite(x).all():
+            raise InputError("run data", "some are NaN, infinite or no real numbers", "clean them")
+        return np.ascontiguousarray(x, np.float32)
+
+    def _cells(self) -> sequence.Cells:
+        chip, weights = self.chip, self.deployment.weights
+        split = noise_split(chip.spec, chip.time_s)
+        floor, ceiling = chip.limits_s
+        return sequence.Cells(
+            chip.layout.n_tiles, chip.quality, np.float32(split.slow),
+            np.float32(split.fast), split.relative, floor, ceiling,
+            np.float32(chip.spec.device.g_min_s), weights.plus, weights.minus, weights.scale,
+            weights.exact, weights.product,
+        )
+
+    def _source(self) -> sequence.Address:
+        chip = self.chip
+        return sequence.Address(
+            *chip.seed_words, chip.first_replica, clock_word(chip.clock_ns),
+            int(Purpose.READ_SLOW), int(Purpose.READ),
+        )
+
+    def _gain(self) -> NDArray[np.float64]:
+        d = self.deployment
+        gain = np.ones((self.chips, d.network.analog.size))
+        if d.spec.compensation == "none":
+            return gain
+        found = self.chip.gain([cells for cells, _ in d.compensated])
+        for k, (_, products) in enumerate(d.compensated):
+            gain[:, list(products)] = found[:, k : k + 1]
+        return gain
+
+    def _counts(self, n: int, n_steps: int) -> dict[str, int]:
+        d = self.deployment
+        outputs = np.diff(d.converters.adc_first)
+        per_step = int(outputs[:-1][d.network.analog[:-1]].sum())
+        last = int(outputs[-1]) if d.network.analog[-1] else 0
+        runs = self.chips * n
+        n_modes = int(d.network.sign.size)
+        return {
+            "steps": runs * n_steps,
+            "adc_conversions": runs * (per_step * n_steps + last),
+            "state_products": runs * n_steps * n_modes * d.products_per_mode,
+        }
+
+
+def _count_unstable(d: Deployment, w: NDArray[np.float32], layer: int) -> int:
+    first = 1 + layer * PER_LAYER + A_PRODUCT
+    n_modes = int(np.diff(d.network.mode_first)[layer])
+    group = d.network.group_a
+    own = np.arange(n_modes)
+    diagonal = (own * group) + own % group
+    at = d.network.weight_first
+    planes = [w[at[first + k] : at[first + k + 1]].astype(float) for k in range(4)]
+    low = d.network.mode_first[layer]
+    if d.form == "leapfrog":
+        e1, e2 = planes[0][diagonal], planes[1][diagonal]
+        if d.decay == "digital":
+            d1 = d2 = d.network.decay[low : low + n_modes].astype(float)
+        else:
+            d1, d2 = planes[2][diagonal], planes[3][diagonal]
+        matrices = leapfrog_matrix(e1, e2, d1, d2)
+    else:
+        w00, w10, w01, w11 = (plane[diagonal] for plane in planes)
+        # planes hold weights (input row, output column); the step matrix maps in to out
+        matrices = np.stack(
+            [np.stack([w00, w10], axis=-1), np.stack([w01, w11], axis=-1)], axis=-2
+        )
+        if d.form == "delta":
+            matrices = matrices + np.eye(2)
+    return int((np.abs(np.linalg.eigvals(matrices)).max(axis=-1) >= 1.0).sum())
+
+
+def set_threads(n: int) -> None:
+    """Let the compiled kernels use n threads. UsageError outside 1 .. cores."""
+    most = numba.config.NUMBA_NUM_THREADS
+    if not 1 <= n <= most:
+        raise UsageError(f"use {n} threads", f"this process may use 1 to {most}", "choose fewer")
+    numba.set_num_threads(n)
+
+
+def _check_memory(d: Deployment, chips: int) -> None:
+    need = chips * d.layout.n_cells * 8 + d.weights.plus.size * 64
+    try:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError):
+        return
+    if need > free:
+        raise CapacityError(
+            f"program {chips} chips of {d.layout.n_cells} cells",
+            f"that takes {need / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free",
+            "program fewer chips at once and run them in turns (first_chip)",
+        )

@@ -1,0 +1,1 @@
+"""Compiled kernels of the recurrence on the chip; arrays in, arrays out."""

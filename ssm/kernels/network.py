@@ -1,0 +1,99 @@
+"""What the recurrent kernels see of a deployment: named tuples of arrays, nothing else.
+
+H heads, K modes of all layers one after the other, L layers. Products are numbered: 0 the
+encoder, then PER_LAYER for each layer (four of A, C, mixing), last the decoder.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+PER_LAYER = 6
+A_PRODUCT, C_PRODUCT, MIX_PRODUCT = 0, 4, 5
+
+FORM_CODES = {"digital": 0, "direct": 1, "delta": 2, "leapfrog": 3}
+NORM_CODES = {"none": 0, "pre": 1, "post": 2}
+
+
+class Network(NamedTuple):
+    """The model as constants (float32 and int64)."""
+
+    form: int  # FORM_CODES
+    digital_decay: bool  # leapfrog: d applied in logic
+    norm: int  # NORM_CODES
+    affine_norm: bool  # a folded batch norm instead of a layer norm
+    norm_epsilon: np.float32
+    glu: bool
+    pool_last: bool
+    n_heads: int
+    mode_first: np.ndarray  # (L + 1,) first mode of a layer
+    sign: np.ndarray  # (K,) leapfrog: sigma
+    pole: np.ndarray  # (2, K) dA, re and im, for the digital form
+    decay: np.ndarray  # (K,) d = 1 - rho, for digital decay
+    norm_scale: np.ndarray  # (L, H)
+    norm_shift: np.ndarray  # (L, H)
+    mix_bias: np.ndarray  # (L, n_mix)
+    encoder_bias: np.ndarray  # (H,)
+    decoder_bias: np.ndarray  # (n_classes,)
+    n_in: int
+    group_a: int  # modes driven together
+    group_c: int  # heads driven together
+    part_rows: np.ndarray  # (n_products,) rows of a block that share a tile
+    weight_first: np.ndarray  # (n_products + 1,) first weight of a product
+    analog: np.ndarray  # (n_products,) bool: on tiles, through converters
+
+
+class Converters(NamedTuple):
+    """Steps of all converters (float32); a limit of 0 is an ideal converter."""
+
+    dac_limit: np.float32
+    adc_limit: np.float32
+    adc_noise: np.float32  # in steps
+    state_limit: np.float32  # 0: the state register is not quantised
+    input_step: np.ndarray  # (n_in,) encoder
+    state_step: np.ndarray  # (2, K) DAC of every state
+    register_step: np.ndarray  # (2, K) digital state register
+    skip_step: np.ndarray  # (L, H) input u of C's skip row
+    mix_step: np.ndarray  # (L, H)
+    decode_step: np.ndarray  # (H,)
+    adc_first: np.ndarray  # (n_products + 1,) first output of a product
+    adc_step: np.ndarray  # (n_outputs,) parts of a product one after the other
+
+
+class Weights(NamedTuple):
+    """What the cells stand for during one sequence."""
+
+    w: np.ndarray  # (n_weights,)
+    v: np.ndarray  # (n_weights,) white variance of one read
+    noisy: np.ndarray  # (n_products,) bool
+    keys: np.ndarray  # (n_products, 2) uint64
+
+
+class Record(NamedTuple):
+    """Largest magnitudes seen at every converter; empty arrays where nothing is recorded."""
+
+    on: bool
+    inputs: np.ndarray  # as Converters.input_step
+    states: np.ndarray  # (2, K)
+    skips: np.ndarray  # (L, H)
+    mixes: np.ndarray  # (L, H)
+    decodes: np.ndarray  # (H,)
+    outputs: np.ndarray  # (n_outputs,)
+
+
+class Workspace(NamedTuple):
+    """Buffers of one running sequence (float32): nothing is allocated in the time loop."""
+
+    h: np.ndarray  # (H,)
+    u: np.ndarray  # (H,)
+    out: np.ndarray  # (H,) one value a head
+    x0: np.ndarray  # (K_max,) converted states
+    x1: np.ndarray  # (K_max,)
+    rows: np.ndarray  # (H * (2 M_max + 1),) inputs of C
+    y: np.ndarray  # (width,) a product
+    s: np.ndarray  # (width,) its variance
+    total: np.ndarray  # (width,) sum over row parts
+    z: np.ndarray  # normals of all conversions of a product, 32 to spare
+

@@ -1,0 +1,165 @@
+"""Ranges of DACs, ADCs and state registers, from the signals of a calibration run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from aimc_sim.matrix import converter_limit
+from aimc_sim.randomness import Purpose
+from aimc_sim.specs import ChipSpec
+from ssm.forms import power_of_two_above
+from ssm.kernels.network import A_PRODUCT, C_PRODUCT, MIX_PRODUCT, PER_LAYER, Converters, Network
+from ssm.kernels.network import Record, Weights
+from ssm.model import Model
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_REGISTER_HEADROOM = 2.0  # a state on the chip may exceed its calibration value by this
+_PROBE_SHAPE = (16, 256)  # sequences, steps
+_SAMPLES = 64
+
+
+def default_signal(model: Model) -> tuple[NDArray[np.float32], str]:
+    """Return calibration signals (n, time, d_input) and a line that says what they are."""
+    from ssm import tasks
+
+    if model.task in tasks.BUNDLED:
+        x = tasks.load_task(model.task).x_train[:_SAMPLES]
+        return np.asarray(x, np.float32), f"{len(x)} training sequences of task '{model.task}'"
+    generator = np.random.Generator(np.random.Philox(int(Purpose.PROBE)))
+    probe = generator.random((*_PROBE_SHAPE, model.d_input), np.float32)
+    return probe, "a fixed probe signal, uniform in [0, 1)"
+
+
+def output_counts(network: Network) -> np.ndarray:
+    """Return the number of ADC outputs of every product, row parts one after the other."""
+    n_products = network.analog.size
+    counts = np.zeros(n_products, np.int64)
+    n_heads = network.n_heads
+    n_mix, n_classes = network.mix_bias.shape[1], network.decoder_bias.size
+    counts[0] = n_heads * _n_parts(network.n_in, network.part_rows[0])
+    for layer in range(network.mode_first.size - 1):
+        first = 1 + layer * PER_LAYER
+        n_modes = network.mode_first[layer + 1] - network.mode_first[layer]
+        counts[first + A_PRODUCT : first + A_PRODUCT + 4] = n_modes
+        span = network.group_c * (2 * n_modes // n_heads + 1)
+        counts[first + C_PRODUCT] = n_heads * _n_parts(
+            span, network.part_rows[first + C_PRODUCT]
+        )
+        counts[first + MIX_PRODUCT] = n_mix * _n_parts(
+            n_heads, network.part_rows[first + MIX_PRODUCT]
+        )
+    counts[-1] = n_classes * _n_parts(n_heads, network.part_rows[-1])
+    return counts
+
+
+def _n_parts(n_rows: int, part_rows: int) -> int:
+    return int(-(-n_rows // part_rows))
+
+
+def buffer_sizes(network: Network) -> tuple[int, int]:
+    """Return the widths of a product's buffers and of its normals."""
+    n_modes = int(np.diff(network.mode_first).max())
+    width = max(n_modes, network.n_heads, network.mix_bias.shape[1], network.decoder_bias.size)
+    return width, int(output_counts(network).max())
+
+
+def empty_record(network: Network, on: bool) -> Record:
+    """Return a record of zeros, or empty arrays where nothing is to be recorded."""
+    n_layers, n_heads = network.mix_bias.shape[0], network.n_heads
+    size = int(on)
+    f = np.float32
+    return Record(
+        on,
+        np.zeros(network.n_in * size, f),
+        np.zeros((2, network.sign.size * size), f),
+        np.zeros((n_layers, n_heads * size), f),
+        np.zeros((n_layers, n_heads * size), f),
+        np.zeros(n_heads * size, f),
+        np.zeros(int(output_counts(network).sum()) * size, f),
+    )
+
+
+def ideal_converters(network: Network) -> Converters:
+    """Return converters that pass every signal unchanged."""
+    n_layers, n_heads = network.mix_bias.shape[0], network.n_heads
+    counts = output_counts(network)
+    f = np.float32
+    ones = np.ones
+    return Converters(
+        f(0), f(0), f(0), f(0), ones(network.n_in, f), ones((2, network.sign.size), f),
+        ones((2, network.sign.size), f), ones((n_layers, n_heads), f),
+        ones((n_layers, n_heads), f), ones(n_heads, f),
+        np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), ones(int(counts.sum()), f),
+    )
+
+
+def record(network: Network, w: np.ndarray, signal: np.ndarray, n_classes: int) -> Record:
+    """Return the largest signals that the error-free model shows on `signal` (n, time, n_in)."""
+    from ssm.kernels.sequence import record_batch
+
+    n_products = network.analog.size
+    seen = empty_record(network, True)
+    # every product passes through `finish` here, so that all are recorded
+    all_analog = network._replace(analog=np.ones(n_products, bool))
+    weights = Weights(
+        w, np.zeros_like(w), np.zeros(n_products, bool), np.zeros((n_products, 2), np.uint64)
+    )
+    logits = np.zeros((len(signal), n_classes), np.float32)
+    trace = np.zeros((0, 2, network.sign.size), np.float32)
+    record_batch(
+        signal, weights, all_analog, ideal_converters(network), seen, *buffer_sizes(network),
+        logits, trace,
+    )
+    return seen
+
+
+def converters(network: Network, seen: Record, model: Model, spec: ChipSpec) -> Converters:
+    """Return converters whose ranges cover the recorded signals.
+
+    States, skip inputs and the outputs of A get power-of-two ranges, shifts in logic; matrices
+    one input range, and one output range a column.
+    """
+    f = np.float32
+    dac, adc = converter_limit(spec.dac.bits), converter_limit(spec.adc.bits)
+    bits = (model.precision or {}).get("state")
+    register = converter_limit(bits) if bits is not None else f(0)
+    dac_steps, adc_steps = f(spec.dac.headroom / (dac or 1)), spec.adc.headroom / (adc or 1)
+    counts = output_counts(network)
+    first = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    outputs = _positive(seen.outputs.astype(float))
+    for layer in range(network.mode_first.size - 1):
+        begin = 1 + layer * PER_LAYER + A_PRODUCT
+        a = slice(first[begin], first[begin + 4])
+        outputs[a] = power_of_two_above(outputs[a], least=-60)
+    states = power_of_two_above(_positive(seen.states), least=-60).astype(f)
+    skips = power_of_two_above(_positive(seen.skips), least=-60).astype(f)
+    return Converters(
+        dac_limit=dac,
+        adc_limit=adc,
+        adc_noise=f(spec.adc.noise_lsb),
+        state_limit=register,
+        input_step=_shared(seen.inputs) * dac_steps,
+        state_step=states * dac_steps,
+        register_step=states * f(_REGISTER_HEADROOM / (register or 1)),
+        skip_step=skips * dac_steps,
+        mix_step=np.stack([_shared(row) for row in seen.mixes]) * dac_steps,
+        decode_step=_shared(seen.decodes) * dac_steps,
+        adc_first=first,
+        adc_step=(outputs * adc_steps).astype(f),
+    )
+
+
+def _positive(x: np.ndarray) -> np.ndarray:
+    """Return x with zeros (signals that never moved) replaced by the smallest that did."""
+    least = x[x > 0].min(initial=1.0)
+    return np.where(x > 0, x, least)
+
+
+def _shared(x: np.ndarray) -> np.ndarray:
+    """Return one full-scale value for all inputs of a matrix, (n,) float32."""
+    largest = float(x.max(initial=0.0)) or 1.0
+    return np.full(x.shape, largest, np.float32)

@@ -1,0 +1,344 @@
+"""Training of S4D classifiers in float, in convolution mode.
+
+>>> model = train("digits", n_heads=8, n_states=8, n_layers=1, epochs=1)
+>>> model.n_heads, model.n_classes
+(8, 10)
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from aimc_sim.errors import AimcError, InputError, UsageError
+from ssm.layers import S4D, Block, Classifier
+from ssm.model import Layer, Model
+from ssm.tasks import Task, load_task
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one pass over the training data gave.
+
+    Attributes
+    ----------
+    number, n_epochs : this pass, from 1, of how many.
+    loss : mean training loss, in nats.
+    accuracy : share of training sequences classified rightly, with dropout and noise on.
+    wall_s : seconds since the training began.
+    """
+
+    number: int
+    n_epochs: int
+    loss: float
+    accuracy: float
+    wall_s: float
+
+
+def train(
+    task: str | Task | tuple[np.ndarray, np.ndarray],
+    *,
+    n_heads: int = 64,
+    n_states: int = 64,
+    n_layers: int = 2,
+    norm: str = "post",
+    epochs: int = 20,
+    lr: float = 1e-2,
+    kernel_lr: float | None = None,
+    weight_decay: float = 0.01,
+    batch_size: int = 64,
+    seed: int = 0,
+    dropout: float = 0.0,
+    weight_noise: float = 0.0,
+    label_smoothing: float = 0.0,
+    dt_min: float = 1e-3,
+    dt_max: float = 1e-1,
+    device: str | None = None,
+    on_epoch: Callable[[Epoch], None] | None = None,
+) -> Model:
+    """Return an S4D classifier trained on the task's training sequences.
+
+    AdamW with one learning-rate cycle (warm-up, then cosine to zero); cross-entropy.
+    Features are standardised over the training data and the encoder undoes it exactly, so
+    that the model takes x as it is: without, training starts with a long plateau. The test
+    part of a task is never looked at. On the CPU the result is a function of the arguments
+    and of the number of torch threads, bit for bit; torch's global random state is left as
+    it was.
+
+    Parameters
+    ----------
+    task : name of a task, a `Task`, or (x, y): x (n, time, features) and y (n,) classes.
+    n_heads, n_states, n_layers, norm : as in `ssm.layers.Classifier`; n_states counts the
+        real states of one head.
+    epochs, batch_size : passes over the data and sequences per step.
+    lr, kernel_lr : peak learning rates; kernel_lr is that of dt and A (default lr / 10).
+    weight_decay : of all weights but dt and A.
+    seed : fixes start values, order, dropout and noise.
+    dropout, weight_noise, label_smoothing : fractions in [0, 1); weight_noise is the
+        relative error drawn anew for all weights in each step.
+    dt_min, dt_max : bounds of the time steps at the start.
+    device : a torch device, such as "cuda"; None is the CPU.
+    on_epoch : called with an `Epoch` after every pass.
+
+    Errors: UsageError for arguments out of range; InputError for data that cannot be
+    learned from (shapes, labels, no rows, not finite); AimcError where the loss is no
+    longer finite, with the step.
+    """
+    name, x, y, n_classes = _training_data(task)
+    kernel_lr = lr / 10.0 if kernel_lr is None else kernel_lr
+    _check_settings(epochs, batch_size, lr, kernel_lr, weight_decay, label_smoothing)
+    place = _device(device)
+    cuda = [place] if place.type == "cuda" else []
+    mean, spread = _feature_scales(x)
+    with torch.random.fork_rng(devices=cuda):
+        torch.manual_seed(seed)
+        module = Classifier(
+            x.shape[2],
+            n_classes,
+            n_heads=n_heads,
+            n_states=n_states,
+            n_layers=n_layers,
+            norm=norm,
+            dropout=dropout,
+            weight_noise=weight_noise,
+            dt_min=dt_min,
+            dt_max=dt_max,
+        ).to(place)
+        optimizer = _optimizer(module, lr, kernel_lr, weight_decay)
+        _fit(
+            module,
+            optimizer,
+            torch.tensor((x - mean) / spread, dtype=torch.float32, device=place),
+            torch.tensor(y, dtype=torch.int64, device=place),
+            epochs=epochs,
+            batch_size=batch_size,
+            label_smoothing=label_smoothing,
+            on_epoch=on_epoch,
+        )
+    model = to_model(module, task=name)
+    weight = model.encoder_weight / spread[:, np.newaxis]
+    return model.replace(encoder_weight=weight, encoder_bias=model.encoder_bias - mean @ weight)
+
+
+def _feature_scales(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and standard deviation (features,); 1 for a feature that is constant."""
+    features = x.reshape(-1, x.shape[2]).astype(np.float64)
+    spread = features.std(axis=0)
+    return features.mean(axis=0), np.where(spread > 0.0, spread, 1.0)
+
+
+def _fit(
+    module: Classifier,
+    optimizer: torch.optim.Optimizer,
+    x: Tensor,
+    y: Tensor,
+    *,
+    epochs: int,
+    batch_size: int,
+    label_smoothing: float,
+    on_epoch: Callable[[Epoch], None] | None,
+) -> None:
+    """Run the epochs; x (n, time, features), y (n,) on the module's device."""
+    n = len(x)
+    n_steps = epochs * -(-n // batch_size)
+    # A cycle needs two steps at least; a single one runs at the start of the warm-up.
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer,
+        max_lr=[group["lr"] for group in optimizer.param_groups],
+        total_steps=max(n_steps, 2),
+        cycle_momentum=False,
+    )
+    start, step = time.perf_counter(), 0
+    module.train()
+    for number in range(1, epochs + 1):
+        order = torch.randperm(n).to(x.device)
+        total_loss, n_right = 0.0, 0
+        for rows in order.split(batch_size):
+            step += 1
+            logits = module(x[rows])
+            loss = functional.cross_entropy(logits, y[rows], label_smoothing=label_smoothing)
+            loss_value = loss.item()
+            if not np.isfinite(loss_value):
+                raise AimcError(
+                    f"training for {n_steps} steps was asked for",
+                    f"the loss became {loss_value} at step {step} (epoch {number})",
+                    "pass a smaller lr or kernel_lr, or a norm other than 'none'",
+                )
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            total_loss += loss_value * len(rows)
+            n_right += int((logits.argmax(dim=1) == y[rows]).sum())
+        if on_epoch is not None:
+            wall_s = time.perf_counter() - start
+            on_epoch(Epoch(number, epochs, total_loss / n, n_right / n, wall_s))
+    module.eval()
+
+
+def to_model(module: Classifier, *, task: str | None = None, name: str = "s4d") -> Model:
+    """Return the module's network as a discretised float64 `Model`.
+
+    dA and dB are computed in float64 from the trained parameters, so the model's logits are
+    those of `module.double()` to rounding.
+    """
+    n_heads = module.encoder.weight.shape[1]
+    return Model(
+        encoder_weight=_array(module.encoder.weight),
+        encoder_bias=_array(module.encoder.bias),
+        layers=tuple(_layer(block, n_heads) for block in module.blocks),
+        decoder_weight=_array(module.decoder.weight),
+        decoder_bias=_array(module.decoder.bias),
+        norm=module.norm_position,
+        norm_kind="layer",
+        norm_epsilon=1e-5,
+        disc="zoh",
+        pool="mean",
+        activation="gelu",
+        gate="glu",
+        task=task,
+        precision=None,
+        name=name,
+        sha256="",
+    )
+
+
+def _layer(block: torch.nn.Module, n_heads: int) -> Layer:
+    assert isinstance(block, Block)
+    s4d: S4D = block.s4d
+    a = -np.exp(_array(s4d.log_a_real)) + 1j * _array(s4d.a_imag)
+    pole = np.exp(np.exp(_array(s4d.log_dt))[:, np.newaxis] * a)
+    readout = _array(s4d.readout)
+    has_norm = isinstance(block.norm, torch.nn.LayerNorm)
+    return Layer(
+        pole=pole,
+        drive=(pole - 1.0) / a,
+        readout=readout[..., 0] + 1j * readout[..., 1],
+        mode_weight=np.full(pole.shape, 2.0),
+        skip=_array(s4d.skip),
+        mix_weight=_array(block.mix.weight),
+        mix_bias=_array(block.mix.bias),
+        norm_scale=_array(block.norm.weight) if has_norm else np.ones(n_heads),
+        norm_shift=_array(block.norm.bias) if has_norm else np.zeros(n_heads),
+    )
+
+
+def _array(tensor: object) -> np.ndarray:
+    assert isinstance(tensor, Tensor)
+    return tensor.detach().cpu().double().numpy().copy()
+
+
+def _optimizer(
+    module: Classifier, lr: float, kernel_lr: float, weight_decay: float
+) -> torch.optim.Optimizer:
+    parts = [part for part in module.modules() if isinstance(part, S4D)]
+    kernel = [p for part in parts for p in part.kernel_parameters()]
+    in_kernel = {id(p) for p in kernel}
+    others = [p for p in module.parameters() if id(p) not in in_kernel]
+    return torch.optim.AdamW(
+        [
+            {"params": others, "lr": lr, "weight_decay": weight_decay},
+            {"params": kernel, "lr": kernel_lr, "weight_decay": 0.0},
+        ]
+    )
+
+
+def _training_data(
+    task: str | Task | tuple[np.ndarray, np.ndarray],
+) -> tuple[str | None, np.ndarray, np.ndarray, int]:
+    """Return (name, x, y, n_classes) of the training part, checked."""
+    if isinstance(task, str):
+        task = load_task(task)
+    if isinstance(task, Task):
+        _check_data(task.x_train, task.y_train, task.n_classes)
+        return task.name, task.x_train, task.y_train, task.n_classes
+    if not isinstance(task, tuple) or len(task) != 2:
+        raise UsageError(
+            "training was asked for",
+            f"the task is {type(task).__name__}, not a name, a Task or a pair (x, y)",
+            "pass a task's name or (x, y)",
+        )
+    x, y = np.asarray(task[0]), np.asarray(task[1])
+    _check_data(x, y, None)
+    return None, x, y, int(y.max()) + 1
+
+
+def _check_data(x: np.ndarray, y: np.ndarray, n_classes: int | None) -> None:
+    asked = f"training on x {x.shape} and y {y.shape} was asked for"
+    if x.ndim != 3 or y.ndim != 1:
+        raise InputError(
+            asked, "the axes are not (n, time, features) and (n,)", "reshape the arrays"
+        )
+    if len(x) != len(y):
+        raise InputError(
+            asked, f"x holds {len(x)} sequences and y {len(y)} labels", "pass one label a sequence"
+        )
+    if x.size == 0:
+        raise InputError(asked, "x is empty", "pass at least one sequence of one step")
+    if x.dtype.kind not in "fiub":
+        raise InputError(asked, f"x has type {x.dtype}, not real numbers", "convert x to float32")
+    if not np.isfinite(x).all():
+        bad = int(np.argwhere(~np.isfinite(x))[0][0])
+        raise InputError(asked, f"x is not finite in sequence {bad}", "drop or repair that row")
+    if y.dtype.kind not in "iu":
+        raise InputError(
+            asked, f"y has type {y.dtype}, not integers", "pass class numbers 0, 1, 2, ..."
+        )
+    top = int(y.max()) if n_classes is None else n_classes - 1
+    if y.min() < 0 or y.max() > top:
+        raise InputError(
+            asked,
+            f"the labels run from {y.min()} to {y.max()}",
+            f"number the classes from 0 to {top}",
+        )
+
+
+def _check_settings(
+    epochs: int,
+    batch_size: int,
+    lr: float,
+    kernel_lr: float,
+    weight_decay: float,
+    label_smoothing: float,
+) -> None:
+    for name, count in (("epochs", epochs), ("batch_size", batch_size)):
+        if count < 1:
+            raise UsageError(f"{name} = {count} was asked for", "it is below 1", "pass >= 1")
+    for name, rate in (("lr", lr), ("kernel_lr", kernel_lr)):
+        if not 0.0 < rate < np.inf:
+            raise UsageError(
+                f"{name} = {rate} was asked for",
+                "a learning rate is positive and finite",
+                "pass a rate such as 0.01",
+            )
+    if not 0.0 <= weight_decay < np.inf:
+        raise UsageError(
+            f"weight_decay = {weight_decay} was asked for",
+            "it is negative or not finite",
+            "pass 0 to do without",
+        )
+    if not 0.0 <= label_smoothing < 1.0:
+        raise UsageError(
+            f"label_smoothing = {label_smoothing} was asked for",
+            "it is a fraction, at least 0 and below 1",
+            "pass 0 to do without",
+        )
+
+
+def _device(device: str | None) -> torch.device:
+    try:
+        place = torch.device(device or "cpu")
+        torch.empty(1, device=place)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(
+            f"device {device!r} was asked for",
+            f"torch cannot use it ({str(error).splitlines()[0]})",
+            "leave device out to train on the CPU",
+        ) from error
+    return place
