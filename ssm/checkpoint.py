@@ -108,25 +108,7 @@ def save(model: Model, path: str | os.PathLike[str]) -> None:
                          "end the name in .pt or .safetensors")
     if not path.parent.is_dir():
         raise UsageError(asked, f"there is no folder {path.parent}", "make the folder first")
-    arrays = {name: getattr(model, name) for name in MODEL_ARRAYS}
-    for index, layer in enumerate(model.layers):
-        arrays |= {f"layers.{index}.{name}": getattr(layer, name) for name in LAYER_ARRAYS}
-    real = {key: np.stack([array.real, array.imag], -1) if np.iscomplexobj(array) else array
-            for key, array in arrays.items()}
-    facts = {name: getattr(model, name) for name in _FACTS}
-    facts["precision"] = None if model.precision is None else dict(model.precision)
-    metadata = {"schema": SCHEMA, "facts": json.dumps(facts, sort_keys=True)}
-    if path.suffix == ".pt":
-        import torch
-
-        buffer = io.BytesIO()
-        torch.save({"metadata": metadata}
-                   | {key: torch.from_numpy(array.copy()) for key, array in real.items()}, buffer)
-        data = buffer.getvalue()
-    else:
-        from safetensors.numpy import save as to_bytes
-
-        data = to_bytes(real, metadata)
+    data = to_bytes(model, path.suffix)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_bytes(data)
@@ -136,6 +118,36 @@ def save(model: Model, path: str | os.PathLike[str]) -> None:
                          "choose a place that can be written") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def to_bytes(model: Model, suffix: str = ".safetensors") -> bytes:
+    """Return a model and its facts as the bytes of a .pt or .safetensors file."""
+    arrays = {name: getattr(model, name) for name in MODEL_ARRAYS}
+    for index, layer in enumerate(model.layers):
+        arrays |= {f"layers.{index}.{name}": getattr(layer, name) for name in LAYER_ARRAYS}
+    real = {key: np.stack([array.real, array.imag], -1) if np.iscomplexobj(array) else array
+            for key, array in arrays.items()}
+    facts = {name: getattr(model, name) for name in _FACTS}
+    facts["precision"] = None if model.precision is None else dict(model.precision)
+    metadata = {"schema": SCHEMA, "facts": json.dumps(facts, sort_keys=True)}
+    if suffix == ".safetensors":
+        from safetensors.numpy import save as serialise
+
+        return serialise(real, metadata)
+    import torch
+
+    buffer = io.BytesIO()
+    torch.save({"metadata": metadata}
+               | {key: torch.from_numpy(array.copy()) for key, array in real.items()}, buffer)
+    return buffer.getvalue()
+
+
+def from_bytes(data: bytes, asked: str) -> Model:
+    """Return the model of `to_bytes`; `asked` opens the message of an error."""
+    tensors, metadata = _parse(data, asked)
+    if metadata is None:
+        raise InputError(asked, "the model in it has no metadata", "save it again")
+    return _own_model(tensors, metadata, asked)
 
 
 def _read_bytes(path: Path, asked: str) -> bytes:

@@ -77,7 +77,8 @@ class WeightMap:
 class Deployment:
     """A model laid out on a chip; `print` shows placements, tiles and utilisation.
 
-    calibration : one line that says which signal set the converters' ranges.
+    calibration, signal : which signal set the converters' ranges, in words and as
+        (n, time, d_input) float32.
     compensated : sets of cells that share one drift correction, and the products each serves.
     """
 
@@ -87,6 +88,7 @@ class Deployment:
     decay: str
     digital: tuple[str, ...]
     calibration: str
+    signal: np.ndarray
     layout: Layout
     target_s: np.ndarray
     weights: WeightMap
@@ -145,6 +147,7 @@ def deploy(
     decay: str = "tile",
     calibrate: np.ndarray | None = None,
     digital: Iterable[str] = (),
+    calibration: str | None = None,
 ) -> Deployment:
     """Return `model` laid out on a chip of kind `spec`.
 
@@ -154,6 +157,7 @@ def deploy(
     decay : leapfrog only: "tile" (d on cells, four products a mode) or "digital" (two).
     calibrate : (n, time, d_input) signals that set converter ranges. None: training data of
         the model's task where it names one that comes with the package, else a fixed probe.
+    calibration : what `calibrate` is, in words, for reports.
     digital : parts kept in digital logic, of "encoder", "readout", "mixing", "decoder".
 
     Raises UsageError for an unknown form or part, CapacityError where a block does not fit,
@@ -175,7 +179,7 @@ def deploy(
     if calibrate is None:
         calibrate, calibration = ranges.default_signal(model)
     else:
-        calibration = f"{len(calibrate)} given sequences"
+        calibration = calibration or f"{len(calibrate)} given sequences"
     signal = _check_signal(model, calibrate)
     parts = list_parts(model, forms, form, decay, digital)
     exact = [_group(part, None, spec) for part in parts]
@@ -190,8 +194,8 @@ def deploy(
     layout = place(requests, spec)
     target, weights = _map_weights(parts, layout, spec)
     return Deployment(
-        model, spec, form, decay if form == "leapfrog" else "tile", digital, calibration, layout,
-        target, weights, network, converters, _compensated(parts, layout, form),
+        model, spec, form, decay if form == "leapfrog" else "tile", digital, calibration, signal,
+        layout, target, weights, network, converters, _compensated(parts, layout, form),
     )
 
 

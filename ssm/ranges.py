@@ -26,7 +26,7 @@ def default_signal(model: Model) -> tuple[NDArray[np.float32], str]:
     """Return calibration signals (n, time, d_input) and a line that says what they are."""
     from ssm import tasks
 
-    if model.task in tasks.BUNDLED:
+    if model.task in tasks.task_names():
         x = tasks.load_task(model.task).x_train[:_SAMPLES]
         return np.asarray(x, np.float32), f"{len(x)} training sequences of task '{model.task}'"
     generator = np.random.Generator(np.random.Philox(int(Purpose.PROBE)))
@@ -124,8 +124,12 @@ def converters(network: Network, seen: Record, model: Model, spec: ChipSpec) -> 
     one input range, and one output range a column.
     """
     f = np.float32
+    asked = model.precision or {}
     dac, adc = converter_limit(spec.dac.bits), converter_limit(spec.adc.bits)
-    bits = (model.precision or {}).get("state")
+    if "act" in asked:  # activations are what the DACs see
+        act = converter_limit(asked["act"])
+        dac = min(dac, act) if dac else act
+    bits = asked.get("state")
     register = converter_limit(bits) if bits is not None else f(0)
     dac_steps, adc_steps = f(spec.dac.headroom / (dac or 1)), spec.adc.headroom / (adc or 1)
     counts = output_counts(network)
