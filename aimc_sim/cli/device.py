@@ -1,0 +1,114 @@
+"""`aimc-sim device`: what a device model predicts."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from aimc_sim.cli.options import (
+    Force,
+    Json,
+    Out,
+    Quiet,
+    Seed,
+    at_least,
+    command_line,
+    one_line_warnings,
+    quantities,
+)
+from aimc_sim.cli.outputs import Outputs, as_text
+
+if TYPE_CHECKING:
+    from aimc_sim.devices import Prediction
+    from aimc_sim.specs import DeviceSpec
+
+
+def device(
+    context: typer.Context,
+    card: Annotated[str, typer.Argument(metavar="NAME|FILE.toml", help="Preset or file.")],
+    targets: Annotated[
+        str | None,
+        typer.Option(
+            metavar="5uS,10uS", help="Conductances to program (default: six over the range)."
+        ),
+    ] = None,
+    at: Annotated[str, typer.Option(metavar="0s,1h", help="Times since programming.")] = "0s,1h,1d",
+    cells: Annotated[int, typer.Option(help="Simulated cells of every target.")] = 10_000,
+    seed: Seed = 0,
+    json: Json = None,
+    out: Out = None,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Show what a device model predicts over time."""
+    times_s = quantities("--at", at, "time")
+    targets_s = None if targets is None else quantities("--targets", targets, "conductance")
+    at_least("--cells", cells, 2)
+    outputs = Outputs(json=json, out=out, force=force)
+    outputs.check()
+    from aimc_sim import report
+    from aimc_sim.devices import default_targets, predict
+    from aimc_sim.specs import load_chip
+
+    with one_line_warnings():
+        spec = load_chip(card)
+        model = spec.device
+        rows = predict(model, targets_s or default_targets(model), times_s, cells, seed)
+    record = make_record(model, rows, cells, seed, command_line(context))
+    text = report.to_json(record)
+    table = report.device_report(record, notes=not quiet)
+    outputs.write_folder(
+        {
+            "report.json": lambda path: path.write_text(text, "utf-8"),
+            "table.txt": lambda path: path.write_text(
+                as_text(report.device_report(record)), "utf-8"
+            ),
+            "device.png": lambda path: save_plot(rows, path),
+        }
+    )
+    outputs.show(table, text)
+
+
+def make_record(
+    model: DeviceSpec, rows: list[Prediction], cells: int, seed: int, command: str
+) -> dict[str, Any]:
+    """Return the `aimc-sim.device/1` record of a prediction."""
+    from aimc_sim import __version__
+    from aimc_sim.devices import lacking_parts
+
+    lacks = lacking_parts(model)
+    return {
+        "schema": "aimc-sim.device/1",
+        "version": __version__,
+        "command": command,
+        "device": model.name,
+        "description": model.description,
+        "doi": list(model.doi),
+        "n_cells": cells,
+        "seed": seed,
+        "g_min_s": model.g_min_s,
+        "g_max_s": model.g_max_s,
+        "zero_time": model.zero_time,
+        "lacks": lacks,
+        "caveats": list(model.caveats),
+        "not_modelled": list(model.not_modelled),
+        "rows": [dataclasses.asdict(row) for row in rows],
+        "notes": [
+            *(f"doi:{doi}" for doi in model.doi),
+            model.zero_time,
+            *lacks,
+            *model.caveats,
+            *([f"not modelled: {', '.join(model.not_modelled)}"] if model.not_modelled else []),
+        ],
+    }
+
+
+def save_plot(rows: list[Prediction], path: Path) -> None:
+    """Write the picture of a prediction."""
+    from aimc_sim.cli.run import save_axes
+    from aimc_sim.plotting import plot_device
+
+    save_axes(plot_device(rows), path)

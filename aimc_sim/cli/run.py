@@ -1,0 +1,333 @@
+"""`aimc-sim run`: what a chip does to a trained model."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from aimc_sim.cli.data import RunData, choose_data
+from aimc_sim.cli.options import (
+    FORMS,
+    Chip,
+    Decay,
+    Device,
+    Disc,
+    Force,
+    Form,
+    Json,
+    ModelFile,
+    Norm,
+    Out,
+    Pool,
+    PrecisionText,
+    Quiet,
+    Seed,
+    at_least,
+    choose,
+    choose_chip,
+    command_line,
+    load_models,
+    model_facts,
+    one_line_warnings,
+    quantities,
+)
+from aimc_sim.cli.outputs import Outputs, ProgressBar, Writer, as_text, write_whole
+from aimc_sim.errors import UsageError
+
+if TYPE_CHECKING:
+    from ssm.evaluate import Evaluation
+    from ssm.model import Model
+
+ENGINES = ("cpu", "cuda", "auto")
+
+
+Data = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE.npz|TASK",
+        help="Sequences x (n, time, features) and labels y (n,), or a task (default: the "
+        "model's own).",
+    ),
+]
+Calibrate = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE.npz", help="Sequences that set the converters' ranges."),
+]
+At = Annotated[str, typer.Option(metavar="0s,1h,1d", help="Times since programming.")]
+Chips = Annotated[int, typer.Option(help="Number of sampled chips.")]
+Limit = Annotated[int | None, typer.Option(help="Score the first N sequences only.")]
+Threads = Annotated[int | None, typer.Option(help="Threads of the compiled kernels.")]
+Engine = Annotated[str, typer.Option(metavar="|".join(ENGINES), help="Where it runs.")]
+Ablate = Annotated[bool, typer.Option("--ablate", help="Also switch each non-ideality off alone.")]
+Budget = Annotated[bool, typer.Option("--budget", help="Also switch each non-ideality on alone.")]
+SaveChip = Annotated[
+    Path | None, typer.Option(metavar="FILE.npz", help="Save the chips as just programmed.")
+]
+Logits = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE.npz",
+        help="Write logits: float (n, classes), chip (times, chips, n, classes).",
+    ),
+]
+
+
+def run(
+    context: typer.Context,
+    model: ModelFile,
+    chip: Chip = None,
+    device: Device = None,
+    data: Data = None,
+    calibrate: Calibrate = None,
+    norm: Norm = None,
+    disc: Disc = None,
+    pool: Pool = None,
+    form: Form = "leapfrog",
+    decay: Decay = "tile",
+    precision: PrecisionText = None,
+    at: At = "0s,1h,1d",
+    chips: Chips = 1,
+    seed: Seed = 0,
+    limit: Limit = None,
+    threads: Threads = None,
+    engine: Engine = "auto",
+    ablate: Ablate = False,
+    budget: Budget = False,
+    save_chip: SaveChip = None,
+    out: Out = None,
+    force: Force = False,
+    json: Json = None,
+    logits: Logits = None,
+    quiet: Quiet = False,
+) -> None:
+    """Score a trained model on simulated chips over time."""
+    begun = time.perf_counter()
+    times_s = quantities("--at", at, "time")
+    choose("--form", form, FORMS)
+    choose("--decay", decay, ("tile", "digital"))
+    check_engine(engine)
+    for option, value in (("--chips", chips), ("--limit", limit), ("--threads", threads)):
+        at_least(option, value, 1)
+    outputs = Outputs(json, {"--logits": logits, "--save-chip": save_chip}, out, force)
+    outputs.check([path for path in (model, calibrate) if path is not None])
+    with one_line_warnings(), ProgressBar(quiet) as bar:
+        spec = choose_chip(chip, device)
+        check_run(spec, times_s, seed, threads)
+        trained, deployed = load_models(model, norm, disc, pool, precision)
+        used = choose_data(trained, data, calibrate)
+        from ssm.evaluate import evaluate, vary
+
+        found = evaluate(
+            trained,
+            spec,
+            used.x,
+            used.y,
+            form=form,
+            decay=decay,
+            chips=chips,
+            seed=seed,
+            times_s=times_s,
+            calibrate=used.calibrate,
+            calibration=used.calibration,
+            limit=limit,
+            on_chip=deployed,
+            on_progress=bar.update,
+        )
+        record = make_record(found, trained, used, seed, command_line(context))
+        if ablate:
+            off = vary(found, used.x, seed=seed, on_progress=bar.update)
+            record["ablation"] = variation_rows(found, off, "off")
+        if budget:
+            on = vary(found, used.x, seed=seed, alone=True, on_progress=bar.update)
+            record["budget"] = variation_rows(found, on, "on")
+    record["wall_s"] = time.perf_counter() - begun
+    write_results(outputs, record, found, quiet=quiet)
+
+
+def check_engine(engine: str) -> None:
+    """Refuse an engine that is unknown or not there."""
+    if choose("--engine", engine, ENGINES) == "cuda":
+        raise UsageError(
+            "use --engine cuda", "this version runs on the CPU", "leave --engine out or use cpu"
+        )
+
+
+def check_run(spec: Any, times_s: tuple[float, ...], seed: int, threads: int | None) -> None:
+    """Refuse, before anything is read, times, a seed or threads that cannot be."""
+    from aimc_sim.chip import check_time
+    from aimc_sim.randomness import seed_words
+
+    seed_words(seed)
+    for moment in times_s:
+        check_time(spec.device, moment)
+    if threads is not None:
+        from ssm.inference import set_threads
+
+        set_threads(threads)
+
+
+def make_record(
+    found: Evaluation, model: Model, used: RunData, seed: int, command: str
+) -> dict[str, Any]:
+    """Return the `aimc-sim.run/1` record of a run."""
+    from aimc_sim import __version__
+    from ssm.evaluate import relative_rms
+
+    deployment, spec = found.deployment, found.deployment.spec
+    chips, n = found.chip_logits.shape[1:3]
+    diverged = found.diverged
+    notes = [
+        *used.notes,
+        f"converter ranges from {used.calibration}",
+        *([spec.device.zero_time] if 0.0 in found.times_s and spec.device.doi else []),
+    ]
+    return {
+        "schema": "aimc-sim.run/1",
+        "version": __version__,
+        "command": command,
+        "hashes": {
+            "model": model.sha256 or None,
+            "data": used.sha256,
+            "chip": hashlib.sha256(spec.to_toml().encode()).hexdigest(),
+        },
+        "model": model.name,
+        "chip": spec.name,
+        "form": deployment.form,
+        "decay": deployment.decay,
+        "seed": seed,
+        "n_chips": chips,
+        "n_samples": n,
+        "n_steps": used.x.shape[1],
+        "data": used.name,
+        "calibration": used.calibration,
+        "model_facts": model_facts(deployment.model),
+        **score_rows(found),
+        "logit_error": [
+            {"at_s": at_s, "relative_rms": error, "diverged": lost}
+            for at_s, error, lost in zip(found.times_s, found.logit_error(), diverged, strict=True)
+        ],
+        "quantized_error": relative_rms(found.quantized_logits, found.float_logits),
+        "diverged": int(diverged.sum()),
+        "n_modes": int(deployment.network.sign.size),
+        "unstable_modes": [
+            {"at_s": at_s, "mean": counts.mean(), "max": counts.max()}
+            for at_s, counts in zip(found.times_s, found.unstable_modes, strict=True)
+        ],
+        "tiles": deployment.layout.n_tiles,
+        "devices": deployment.layout.n_used(),
+        "utilisation": deployment.layout.utilisation(spec),
+        "energy_j_per_inference": None,
+        "latency_s_per_inference": None,
+        "area_m2": None,
+        "energy_breakdown_j": None,
+        "wall_s": found.wall_s,
+        "notes": notes,
+    }
+
+
+def score_rows(found: Evaluation) -> dict[str, Any]:
+    """Return accuracies and their 95 % bounds; null where there are no labels."""
+    import numpy as np
+
+    from ssm.evaluate import accuracy_bounds
+
+    chips, n = found.chip_logits.shape[1:3]
+    scores = found.chip_accuracy()
+    rows = []
+    for k, at_s in enumerate(found.times_s):
+        row: dict[str, Any] = dict.fromkeys(("mean", "std", "low", "high", "per_chip"))
+        if scores is not None:
+            low, high = accuracy_bounds(scores[k], n)
+            std = scores[k].std(ddof=1) if chips > 1 else None
+            row = {
+                "mean": scores[k].mean(),
+                "std": std,
+                "low": low,
+                "high": high,
+                "per_chip": scores[k],
+            }
+        rows.append({"at_s": at_s, **row})
+    digital = {"float": found.float_accuracy(), "quantized": found.quantized_accuracy()}
+    bounds = {
+        name: None if share is None else accuracy_bounds(np.array([share]), n)
+        for name, share in digital.items()
+    }
+    return {"accuracy": {**digital, "chip": rows}, "bounds": bounds}
+
+
+def variation_rows(found: Evaluation, varied: dict[str, Any], key: str) -> list[dict[str, Any]]:
+    """Return a row for each non-ideality that was switched off or on alone."""
+    from ssm.evaluate import accuracy, relative_rms
+
+    rows = []
+    for name, answers in varied.items():
+        score = None if found.y is None else accuracy(answers, found.y)
+        rows.append(
+            {
+                key: name,
+                "at_s": found.times_s[-1],
+                "mean": None if score is None else score.mean(),
+                "per_chip": score,
+                "relative_rms": relative_rms(answers, found.float_logits),
+            }
+        )
+    return rows
+
+
+def write_results(
+    outputs: Outputs, record: dict[str, Any], found: Evaluation, *, quiet: bool
+) -> None:
+    """Write files and show the table; nothing appears half-written."""
+    from aimc_sim import report
+
+    text = report.to_json(record)
+    files = outputs.files or {}
+    if (path := files.get("--logits")) is not None:
+        write_whole(path, lambda aside: write_logits(found, aside))
+    if (path := files.get("--save-chip")) is not None:
+        chips = found.deployment.program(seed=record["seed"], chips=record["n_chips"])
+        chips.save(path)
+    spec, layout = found.deployment.spec, found.deployment.layout
+    writers: dict[str, Writer] = {
+        "report.json": lambda path: path.write_text(text, "utf-8"),
+        "table.txt": lambda path: path.write_text(as_text(report.run_report(record)), "utf-8"),
+        "chip.toml": lambda path: path.write_text(spec.to_toml(), "utf-8"),
+        "placement.png": lambda path: save_placement(layout, spec, path),
+    }
+    if record["accuracy"]["float"] is not None:
+        for ending in ("png", "svg"):
+            writers[f"accuracy.{ending}"] = lambda path: save_accuracy(record, path)
+    outputs.write_folder(writers)
+    outputs.show(report.run_report(record, notes=not quiet), text)
+
+
+def write_logits(found: Evaluation, path: Path) -> None:
+    """Write logits as .npz."""
+    import numpy as np
+
+    with path.open("wb") as stream:
+        np.savez(stream, float=found.float_logits, chip=found.chip_logits)
+
+
+def save_accuracy(record: dict[str, Any], path: Path) -> None:
+    """Write the picture of accuracy over time."""
+    from aimc_sim.plotting import plot_accuracy_over_time
+
+    save_axes(plot_accuracy_over_time(record), path)
+
+
+def save_placement(layout: Any, spec: Any, path: Path) -> None:
+    """Write the picture of what lies where on the tiles."""
+    from aimc_sim.plotting import plot_placement
+
+    save_axes(plot_placement(layout, spec), path)
+
+
+def save_axes(ax: Any, path: Path) -> None:
+    """Write a figure; the same data give the same file."""
+    dated = {"Date": None} if path.suffix == ".svg" else None
+    ax.figure.savefig(path, dpi=150, metadata=dated)

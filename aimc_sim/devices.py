@@ -1,0 +1,133 @@
+"""What a device model predicts: programmed and read conductances over targets and times."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from aimc_sim.chip import Chip, check_time
+from aimc_sim.errors import UsageError
+from aimc_sim.mapping import Request, place
+from aimc_sim.specs import ChipSpec, DeviceSpec
+
+_PARTS = {
+    "programming": "cells are programmed exactly",
+    "drift": "conductances do not drift",
+    "relaxation": "conductances do not relax",
+    "read_noise": "reads are free of noise",
+}
+_MOST_CELLS = 1 << 26  # of all targets: 2 GB while they are drawn
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Mean and standard deviation over cells of one target at one time, all in siemens.
+
+    programmed : right after programming. read : at `at_s` seconds after it, all read noise
+    gathered until then included.
+    """
+
+    target_s: float
+    at_s: float
+    programmed_mean_s: float
+    programmed_std_s: float
+    read_mean_s: float
+    read_std_s: float
+
+
+def default_targets(device: DeviceSpec) -> tuple[float, ...]:
+    """Return six conductances [S], evenly spaced over the device's range."""
+    return tuple(float(g) for g in np.linspace(device.g_min_s, device.g_max_s, 6))
+
+
+def lacking_parts(device: DeviceSpec) -> list[str]:
+    """Return what the card does not say, one line a part."""
+    parts = dict(_PARTS)
+    if device.relaxation is not None and device.relaxation.kind == "total":
+        parts["programming"] = "its error is in that of relaxation"
+    return [
+        f"no {part.replace('_', ' ')} part: {meaning}"
+        for part, meaning in parts.items()
+        if getattr(device, part) is None
+    ]
+
+
+def predict(
+    device: DeviceSpec,
+    targets_s: Sequence[float],
+    times_s: Sequence[float],
+    n_cells: int = 10_000,
+    seed: int = 0,
+) -> list[Prediction]:
+    """Return what n_cells simulated cells of every target do, a row for each target and time.
+
+    The cells are those of a chip: programmed once, then drift or relaxation from the same
+    cell's history, then read noise. The standard error of a mean is std/sqrt(n_cells).
+
+    Parameters
+    ----------
+    targets_s : conductances asked for [S], within g_min_s .. g_max_s.
+    times_s : seconds since programming.
+    n_cells : cells of every target, at least 2.
+
+    Raises UsageError for a target outside the device's range, too few or too many cells, or a
+    time that the card refuses.
+
+    Examples
+    --------
+    >>> row = predict(ChipSpec.preset("ideal").device, [5e-6], [0.0], n_cells=4)[0]
+    >>> round(row.read_mean_s * 1e6, 3), row.read_std_s
+    (5.0, 0.0)
+    """
+    _check_request(device, targets_s, times_s, n_cells)
+    spec = ChipSpec(name=device.name, device=device, noise_in_time="frozen")
+    layout = place([Request("cells", len(targets_s), 1, n_cells, pair=False)], spec)
+    targets = np.repeat(np.asarray(targets_s, np.float32), n_cells)
+    fresh = Chip(spec, layout, targets, seed)
+    shape = (len(targets_s), n_cells)
+    programmed = fresh.programmed_s[0].reshape(shape).astype(float)
+    rows = []
+    for moment in times_s:
+        chip = Chip(spec, layout, targets, seed, programmed_s=fresh.programmed_s)
+        chip.wait(moment)
+        read = chip.read().reshape(shape).astype(float)
+        for k, target in enumerate(targets_s):
+            rows.append(
+                Prediction(
+                    float(target),
+                    float(moment),
+                    float(programmed[k].mean()),
+                    float(programmed[k].std(ddof=1)),
+                    float(read[k].mean()),
+                    float(read[k].std(ddof=1)),
+                )
+            )
+    rows.sort(key=lambda row: list(targets_s).index(row.target_s))
+    return rows
+
+
+def _check_request(
+    device: DeviceSpec, targets_s: Sequence[float], times_s: Sequence[float], n_cells: int
+) -> None:
+    asked = f"predict device '{device.name}'"
+    if not targets_s or not times_s:
+        raise UsageError(asked, "no target or no time was given", "give at least one of each")
+    for moment in times_s:
+        check_time(device, moment)
+    low, high = device.g_min_s, device.g_max_s
+    for target in targets_s:
+        if not (math.isfinite(target) and low * (1 - 1e-9) <= target <= high * (1 + 1e-9)):
+            raise UsageError(
+                f"{asked} at a target of {target * 1e6:.6g} uS",
+                f"its cells hold {low * 1e6:.6g} to {high * 1e6:.6g} uS",
+                "choose a target in that range, with its unit (a bare number is in siemens)",
+            )
+    if n_cells < 2 or n_cells * len(targets_s) > _MOST_CELLS:
+        raise UsageError(
+            f"{asked} with {n_cells} cells a target",
+            f"a spread needs at least 2, all targets together may have {_MOST_CELLS}",
+            "choose a number in between",
+        )

@@ -1,0 +1,234 @@
+"""Plain records to what a person reads (rich tables) and what a program reads (JSON)."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from aimc_sim.units import format_time
+
+Record = Mapping[str, Any]
+_NOTHING = "-"
+
+
+def to_json(record: Record) -> str:
+    """Return a record as JSON text; what is not finite becomes null.
+
+    Examples
+    --------
+    >>> to_json({"a": float("nan")}).split()
+    ['{', '"a":', 'null', '}']
+    """
+    return json.dumps(_plain(record), indent=2, allow_nan=False) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "tolist"):  # numpy arrays and scalars
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def run_report(record: Record, *, notes: bool = True) -> Group:
+    """Return what a person reads of an `aimc-sim.run/1` record."""
+    parts: list[RenderableType] = [
+        _title(f"{record['model']} on {record['chip']}", _run_settings(record)),
+        _accuracy_table(record),
+    ]
+    parts += [_ablation_table(record)] if record.get("ablation") else []
+    parts += [_budget_table(record)] if record.get("budget") else []
+    parts.append(_run_facts(record))
+    return Group(*parts, *_lines(record["notes"] if notes else ()))
+
+
+def map_report(record: Record, *, notes: bool = True) -> Group:
+    """Return what a person reads of an `aimc-sim.map/1` record."""
+    table = _table("array", ("blocks", "rows x cols", "weights on", "cells", "tiles"))
+    for row in record["arrays"]:
+        table.add_row(
+            row["name"],
+            str(row["blocks"]),
+            f"{row['n_in']} x {row['n_out']}",
+            "pairs" if row["pair"] else "single cells",
+            str(row["cells"]),
+            row["tiles"],
+        )
+    kinds = ", ".join(
+        f"{kind['tiles']} of {kind['rows']} x {kind['cols']}" for kind in record["tile_kinds"]
+    )
+    events = record["conversions"]
+    facts = (
+        f"\ntiles {record['tiles']} ({kinds}); {_cells(record)}\n"
+        f"ADC conversions {events['per_step']} a step and {events['at_end']} at the end; "
+        f"products of A {events['state_products']} a step"
+    )
+    title = _title(f"{record['model']} on {record['chip']}", f"form {_form(record)}")
+    return Group(title, table, Text(facts), *_lines(record["notes"] if notes else ()))
+
+
+def presets_report(record: Record) -> Group:
+    """Return what a person reads of an `aimc-sim.presets/1` record."""
+    table = _table("preset", ())
+    table.add_column("range, uS", no_wrap=True)
+    table.add_column("device, source")
+    for row in record["presets"]:
+        source = ", ".join(f"doi:{doi}" for doi in row["doi"]) or "no source: not a device"
+        low, high = 1e6 * row["g_min_s"], 1e6 * row["g_max_s"]
+        text = Text(row["description"])
+        table.add_row(row["name"], f"{low:.4g} .. {high:.4g}", text.append(f"\n{source}", "dim"))
+    return Group(table)
+
+
+def device_report(record: Record, *, notes: bool = True) -> Group:
+    """Return what a person reads of an `aimc-sim.device/1` record."""
+    low, high = 1e6 * record["g_min_s"], 1e6 * record["g_max_s"]
+    title = _title(
+        f"{record['device']}: {record['description']}",
+        f"{low:.4g} to {high:.4g} uS; {record['n_cells']} cells a target, seed {record['seed']}; "
+        "mean +- standard deviation in uS",
+    )
+    times = list(dict.fromkeys(row["at_s"] for row in record["rows"]))
+    columns = ["programmed", *(f"read at {format_time(at_s)}" for at_s in times)]
+    table = _table("target", columns)
+    for target_s in dict.fromkeys(row["target_s"] for row in record["rows"]):
+        rows = {row["at_s"]: row for row in record["rows"] if row["target_s"] == target_s}
+        first = rows[times[0]]
+        table.add_row(
+            f"{1e6 * target_s:.4g}",
+            _spread(first["programmed_mean_s"], first["programmed_std_s"]),
+            *(_spread(rows[at]["read_mean_s"], rows[at]["read_std_s"]) for at in times),
+        )
+    return Group(title, table, *_lines(record["notes"] if notes else ()))
+
+
+def _spread(mean_s: float, std_s: float) -> str:
+    return f"{1e6 * mean_s:.3f} +- {1e6 * std_s:.3f}"
+
+
+def _title(first: str, second: str) -> Text:
+    return Text(first, style="bold").append(f"\n{second}\n", style="not bold")
+
+
+def _table(first: str, others: Iterable[str]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
+    table.add_column(first, no_wrap=True)
+    for name in others:
+        table.add_column(name, justify="right")
+    return table
+
+
+def _form(record: Record) -> str:
+    if record["form"] != "leapfrog":
+        return str(record["form"])
+    return "leapfrog, decay " + ("on tiles" if record["decay"] == "tile" else "digital")
+
+
+def _run_settings(record: Record) -> str:
+    return (
+        f"form {_form(record)}; {_count(record['n_chips'], 'chip')}, seed {record['seed']}\n"
+        f"{_count(record['n_samples'], 'sequence')} of {_count(record['n_steps'], 'step')}, "
+        f"{record['data']}"
+    )
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
+
+
+def _accuracy_table(record: Record) -> Table:
+    scores = record["accuracy"]
+    labelled = scores["float"] is not None
+    columns = ["accuracy", "+- chips", "95 % interval"] if labelled else []
+    table = _table("", [*columns, "logit error", "diverged"])
+
+    def add(name: str, score: Sequence[str], error: float | None, diverged: str) -> None:
+        table.add_row(name, *(score if labelled else ()), _error(error), diverged)
+
+    bounds = record["bounds"]
+    add("as trained", _score(scores["float"], None, bounds["float"]), 0.0, _NOTHING)
+    add(
+        "quantised",
+        _score(scores["quantized"], None, bounds["quantized"]),
+        record["quantized_error"],
+        _NOTHING,
+    )
+    for row, error in zip(scores["chip"], record["logit_error"], strict=True):
+        table.add_row(
+            f"chip, {format_time(row['at_s'])}",
+            *(_score(row["mean"], row["std"], (row["low"], row["high"])) if labelled else ()),
+            _error(error["relative_rms"]),
+            str(error["diverged"]),
+        )
+    return table
+
+
+def _score(
+    mean: float | None, std: float | None, bounds: Sequence[float | None] | None
+) -> tuple[str, str, str]:
+    if mean is None:
+        return (_NOTHING,) * 3
+    low, high = bounds or (None, None)
+    interval = _NOTHING if low is None or high is None else f"{100 * low:.1f} .. {100 * high:.1f}"
+    return f"{100 * mean:.1f} %", _NOTHING if std is None else f"{100 * std:.1f}", interval
+
+
+def _error(relative: float | None) -> str:
+    if relative is None:
+        return _NOTHING
+    percent = 100 * relative
+    if percent == 0:
+        return "0"
+    return f"{percent:.1f} %" if 0.1 <= percent < 1000 else f"{percent:.0e} %"
+
+
+def _run_facts(record: Record) -> Text:
+    unstable = max(row["max"] for row in record["unstable_modes"])
+    lines = [
+        f"\ntiles {record['tiles']}; {_cells(record)}",
+        f"modes outside the unit circle: {unstable} of {record['n_modes']}"
+        + (" (most, over chips and times)" if unstable else " on every chip at every time"),
+        f"took {record['wall_s']:.1f} s",
+    ]
+    if record["form"] == "digital":
+        lines[1] = "modes of A in digital logic"
+    return Text("\n".join(lines))
+
+
+def _cells(record: Record) -> str:
+    return f"cells in use {record['devices']}; utilisation {100 * record['utilisation']:.1f} %"
+
+
+def _ablation_table(record: Record) -> Table:
+    rows = record["ablation"]
+    at = format_time(rows[0]["at_s"])
+    table = _table(f"\nswitched off alone, {at}", ("accuracy", "points won", "logit error"))
+    before = record["accuracy"]["chip"][-1]["mean"]
+    for row in rows:
+        mean = row["mean"]
+        won = _NOTHING if mean is None else f"{100 * (mean - before):+.1f}"
+        table.add_row(row["off"], _score(mean, None, None)[0], won, _error(row["relative_rms"]))
+    return table
+
+
+def _budget_table(record: Record) -> Table:
+    rows = record["budget"]
+    table = _table(f"\nswitched on alone, {format_time(rows[0]['at_s'])}", ("logit error",))
+    for row in rows:
+        table.add_row(row["on"], _error(row["relative_rms"]))
+    return table
+
+
+def _lines(notes: Iterable[str]) -> list[RenderableType]:
+    return [Text(f"note: {note}", style="dim") for note in notes]

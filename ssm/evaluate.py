@@ -1,0 +1,388 @@
+"""What a chip does to a model: accuracy and logit error, as trained, quantised and over time.
+
+Chips and samples run in chunks; the answers depend on seed, chip and sample number alone, so
+no chunking shows in them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from aimc_sim.chip import check_time
+from aimc_sim.errors import CapacityError, InputError, UsageError
+from aimc_sim.specs import ChipSpec
+from ssm.deploy import Deployment, deploy
+from ssm.inference import ProgrammedModel
+from ssm.model import Model
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Progress = Callable[[int, int], None]  # sequences done, sequences in all
+
+_MODE_STEPS = 200_000_000  # of one compiled call: about two seconds between progress reports
+_CELLS = 1 << 24  # of one chunk of chips: about 200 MB with all their copies
+_REFERENCE_SAMPLES = 32
+_Z_95 = 1.959963984540054
+_MOST_LOGITS = 1 << 30  # float32 numbers that are kept: 4 GiB
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Logits of the float model, of the quantised one and of sampled chips at several times.
+
+    deployment : what ran. times_s : as asked for. y : (n,) labels or None.
+    float_logits : (n, n_classes) float64, the digital reference of the unquantised model.
+    quantized_logits : (n, n_classes) float32, error-free cells behind the chip's converters.
+    chip_logits : (times, chips, n, n_classes) float32.
+    unstable_modes : (times, chips), modes outside the unit circle before read noise.
+    wall_s : duration.
+    """
+
+    deployment: Deployment
+    times_s: tuple[float, ...]
+    y: NDArray[np.int64] | None
+    float_logits: NDArray[np.float64]
+    quantized_logits: NDArray[np.float32]
+    chip_logits: NDArray[np.float32]
+    unstable_modes: NDArray[np.int64]
+    wall_s: float
+
+    @property
+    def diverged(self) -> NDArray[np.int64]:
+        """Number of (chip, sample) pairs with logits that are not finite, (times,)."""
+        finite = np.isfinite(self.chip_logits).all(axis=-1)
+        return np.asarray((~finite).sum(axis=(1, 2)), np.int64)
+
+    def float_accuracy(self) -> float | None:
+        """Return the share of right answers of the float model, None without labels."""
+        return None if self.y is None else float(accuracy(self.float_logits, self.y))
+
+    def quantized_accuracy(self) -> float | None:
+        """Return the share of right answers of the quantised model, None without labels."""
+        return None if self.y is None else float(accuracy(self.quantized_logits, self.y))
+
+    def chip_accuracy(self) -> NDArray[np.float64] | None:
+        """Return the share of right answers, (times, chips), None without labels."""
+        return None if self.y is None else accuracy(self.chip_logits, self.y)
+
+    def logit_error(self) -> list[float | None]:
+        """Return the relative rms error of the chips' logits at every time."""
+        return [relative_rms(logits, self.float_logits) for logits in self.chip_logits]
+
+
+def accuracy(logits: NDArray[Any], y: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the share of right answers over the samples, the shape of logits without (n, classes).
+
+    logits : (..., n, n_classes); one that is not finite makes its sample wrong. y : (n,).
+
+    Examples
+    --------
+    >>> float(accuracy(np.array([[0.0, 1.0], [np.inf, 0.0]]), np.array([1, 0])))
+    0.5
+    """
+    finite = np.isfinite(logits).all(axis=-1)
+    best = np.where(finite[..., None], logits, 0).argmax(axis=-1)
+    return np.asarray(((best == y) & finite).mean(axis=-1))
+
+
+def relative_rms(logits: NDArray[Any], reference: NDArray[np.float64]) -> float | None:
+    """Return rms(logits - reference) / rms(reference) over all but the last-two axes' broadcast.
+
+    Samples that are not finite are left out; None where none is left or the reference is zero.
+    logits : (..., n, n_classes). reference : (n, n_classes).
+
+    Examples
+    --------
+    >>> relative_rms(np.array([[1.5, 2.0]]), np.array([[1.0, 2.0]])) == (0.25 / 5) ** 0.5
+    True
+    """
+    finite = np.isfinite(logits).all(axis=-1)
+    scale = math.sqrt(float((reference**2).mean())) if reference.size else 0.0
+    if not finite.any() or scale == 0.0:
+        return None
+    difference = (logits.astype(float) - reference)[finite]
+    return math.sqrt(float((difference**2).mean())) / scale
+
+
+def accuracy_bounds(per_chip: NDArray[np.float64], n_samples: int) -> tuple[float, float]:
+    """Return the 95 % bounds of the mean accuracy over chips and samples.
+
+    The half-width h adds two independent parts, the draw of n samples (binomial, common to all
+    chips) and the draw of k chips (spread s of per_chip, Student's t with k - 1 degrees):
+    h^2 = z^2 m (1 - m)/n + t^2 s^2/k, m the mean, z = 1.96. Wilson's score interval (Wilson
+    1927, doi:10.1080/01621459.1927.10502953) with the effective number of samples
+    z^2 m (1 - m)/h^2 then stays inside [0, 1]. One chip says nothing of the spread of others:
+    its bounds are those of that chip.
+
+    per_chip : (chips,) shares of right answers on the same n_samples.
+
+    Examples
+    --------
+    >>> low, high = accuracy_bounds(np.array([1.0]), 100)
+    >>> round(low, 3), high
+    (0.963, 1.0)
+    """
+    chips, mean = len(per_chip), float(per_chip.mean())
+    variance = mean * (1 - mean)
+    effective = float(n_samples)
+    if variance > 0:
+        half_squared = _Z_95**2 * variance / n_samples
+        if chips > 1:
+            from scipy.special import stdtrit
+
+            spread = float(per_chip.var(ddof=1))
+            half_squared += float(stdtrit(chips - 1, 0.975)) ** 2 * spread / chips
+        effective = _Z_95**2 * variance / half_squared
+    z2 = _Z_95**2 / effective
+    centre = (mean + z2 / 2) / (1 + z2)
+    half = _Z_95 * math.sqrt(variance / effective + z2 / (4 * effective)) / (1 + z2)
+    # exact at the ends, where rounding would leave a trace
+    return 0.0 if mean == 0 else centre - half, 1.0 if mean == 1 else centre + half
+
+
+def evaluate(
+    model: Model,
+    spec: ChipSpec,
+    x: NDArray[np.floating],
+    y: NDArray[np.int64] | None = None,
+    *,
+    form: str = "leapfrog",
+    decay: str = "tile",
+    chips: int = 1,
+    seed: int = 0,
+    times_s: Sequence[float] = (0.0,),
+    calibrate: NDArray[np.floating] | None = None,
+    calibration: str | None = None,
+    limit: int | None = None,
+    on_chip: Model | None = None,
+    on_progress: Progress | None = None,
+) -> Evaluation:
+    """Return what sampled chips of kind `spec` answer at times after programming.
+
+    Parameters
+    ----------
+    model : the float model, whose logits are the reference.
+    x, y : (n, time, d_input) sequences and (n,) labels, or None.
+    form, decay, calibrate, calibration : as in `ssm.deploy`.
+    chips, seed : replicas 0 .. chips - 1 of that seed.
+    times_s : seconds since programming, in any order.
+    limit : score the first so many sequences only.
+    on_chip : the quantised model that goes on the chip; None: `model` itself.
+    on_progress : called with (sequences done, sequences in all) after every chunk.
+
+    Raises UsageError for a meaningless time, number of chips or limit; InputError for data that
+    the model cannot read; CapacityError where the chip or the memory is too small.
+    """
+    begun = time.perf_counter()
+    _check_request(x, y, chips, times_s, limit, model)
+    for moment in times_s:
+        check_time(spec.device, moment)
+    deployment = deploy(
+        on_chip or model, spec, form, decay=decay, calibrate=calibrate, calibration=calibration
+    )
+    x, y = x[:limit], None if y is None else y[:limit]
+    times = tuple(times_s)
+    moments = (0.0,) if is_timeless(spec) else tuple(dict.fromkeys(times))
+    exact = error_free(spec)
+    n_runs = 1 + len(moments) * chips + int(exact != spec)
+    count = _Counter(on_progress, len(x) * n_runs)
+    reference = _reference(model, x, count)
+    logits, unstable = _run_chips(deployment, x, chips, seed, moments, count)
+    quantized = logits
+    if exact != spec:
+        clean = dataclasses.replace(deployment, spec=exact)
+        quantized, _ = _run_chips(clean, x, 1, seed, (0.0,), count)
+    if len(moments) < len(times):
+        order = [0 if len(moments) == 1 else moments.index(moment) for moment in times]
+        logits, unstable = logits[order], unstable[order]
+    wall_s = time.perf_counter() - begun
+    return Evaluation(deployment, times, y, reference, quantized[0, 0], logits, unstable, wall_s)
+
+
+class _Counter:
+    """Counts sequences done and tells whoever listens."""
+
+    def __init__(self, on_progress: Progress | None, total: int) -> None:
+        self.on_progress, self.total, self.done = on_progress, total, 0
+
+    def add(self, n: int) -> None:
+        self.done += n
+        if self.on_progress is not None:
+            self.on_progress(self.done, self.total)
+
+
+def _reference(model: Model, x: NDArray[np.floating], count: _Counter) -> NDArray[np.float64]:
+    chunks = []
+    for start in range(0, len(x), _REFERENCE_SAMPLES):
+        chunk = x[start : start + _REFERENCE_SAMPLES]
+        chunks.append(model.logits(chunk))
+        count.add(len(chunk))
+    return np.concatenate(chunks)
+
+
+def _run_chips(
+    deployment: Deployment,
+    x: NDArray[np.floating],
+    chips: int,
+    seed: int,
+    moments: Sequence[float],
+    count: _Counter,
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Return logits (times, chips, n, classes) and unstable modes (times, chips)."""
+    logits = np.empty((len(moments), chips, len(x), deployment.model.n_classes), np.float32)
+    unstable = np.zeros((len(moments), chips), np.int64)
+    steps = x.shape[1] * deployment.network.sign.size
+    least = min(len(x), 16)
+    together = min(_CELLS // max(deployment.layout.n_cells, 1), _MODE_STEPS // (steps * least))
+    together = min(max(1, together), chips)
+    samples = max(least, _MODE_STEPS // (steps * together))
+    for start in range(0, chips, together):
+        own = slice(start, min(start + together, chips))
+        n_own = own.stop - own.start
+        fresh = ProgrammedModel(deployment, seed, n_own, start)
+        for k, moment in enumerate(moments):
+            # one wait from programming, to the nanosecond, whatever the other times are
+            programmed = ProgrammedModel(
+                deployment, seed, n_own, start, fresh.chip.programmed_s
+            ).wait(moment)
+            unstable[k, own] = programmed.unstable_modes()
+            for first in range(0, len(x), samples):
+                part = slice(first, first + samples)
+                run = programmed.infer(x[part], first_sample=first)
+                logits[k, own, part] = run.logits
+                count.add(n_own * len(x[part]))
+    return logits, unstable
+
+
+def error_free(spec: ChipSpec) -> ChipSpec:
+    """Return the chip with exact cells behind its own converters, without their noise."""
+    device = spec.device.replace(programming=None, drift=None, relaxation=None, read_noise=None)
+    return spec.replace(device=device, compensation="none", **{"adc.noise_lsb": 0.0})
+
+
+def is_timeless(spec: ChipSpec) -> bool:
+    """Return whether nothing about the chip changes with time or from read to read."""
+    device = spec.device
+    parts = (device.drift, device.relaxation, device.read_noise)
+    return all(part is None for part in parts) and spec.adc.noise_lsb == 0.0
+
+
+def non_idealities(spec: ChipSpec) -> dict[str, dict[str, Any]]:
+    """Return what the chip suffers from: name -> the changes of the spec that switch it off.
+
+    Examples
+    --------
+    >>> list(non_idealities(ChipSpec.preset("reram-wan2022")))
+    ['relaxation', 'read noise', 'DAC', 'ADC']
+    """
+    device = spec.device
+    switches: dict[str, tuple[bool, dict[str, Any]]] = {
+        "programming": (device.programming is not None, {"device.programming": None}),
+        "drift": (device.drift is not None, {"device.drift": None}),
+        "relaxation": (device.relaxation is not None, {"device.relaxation": None}),
+        "read noise": (device.read_noise is not None, {"device.read_noise": None}),
+        "DAC": (spec.dac.bits != "ideal", {"dac.bits": "ideal"}),
+        "ADC": (
+            spec.adc.bits != "ideal" or spec.adc.noise_lsb > 0,
+            {"adc.bits": "ideal", "adc.noise_lsb": 0.0},
+        ),
+    }
+    return {name: changes for name, (present, changes) in switches.items() if present}
+
+
+def vary(
+    evaluation: Evaluation,
+    x: NDArray[np.floating],
+    *,
+    seed: int = 0,
+    alone: bool = False,
+    on_progress: Progress | None = None,
+) -> dict[str, NDArray[np.float32]]:
+    """Return the chips' logits at the last time with one non-ideality changed at a time.
+
+    Same seed, so the draws that remain are the same.
+
+    Parameters
+    ----------
+    evaluation : the run to vary. x, seed : as they were for it.
+    alone : False switches each non-ideality off, the others on; True switches each on, the
+        others off.
+
+    Returns name -> (chips, n, n_classes).
+    """
+    before = evaluation.deployment
+    chips, n = evaluation.chip_logits.shape[1:3]
+    found = non_idealities(before.spec)
+    count = _Counter(on_progress, len(found) * chips * n)
+    result = {}
+    for name in found:
+        off = [key for key in found if (key != name if alone else key == name)]
+        changes = {field: value for key in off for field, value in found[key].items()}
+        spec = before.spec.replace(**changes)
+        if (spec.dac, spec.adc) == (before.spec.dac, before.spec.adc):
+            deployment = dataclasses.replace(before, spec=spec)
+        else:
+            deployment = deploy(
+                before.model, spec, before.form, decay=before.decay, calibrate=before.signal
+            )
+        logits, _ = _run_chips(deployment, x[:n], chips, seed, evaluation.times_s[-1:], count)
+        result[name] = logits[0]
+    return result
+
+
+def conversions(deployment: Deployment) -> dict[str, int]:
+    """Return events of one sequence on one chip: ADC conversions and products of A's cells.
+
+    per_step : conversions of every step. at_end : those of the decoder, once a sequence.
+    state_products : products of A per step.
+    """
+    outputs = np.diff(deployment.converters.adc_first)
+    analog = deployment.network.analog
+    return {
+        "per_step": int(outputs[:-1][analog[:-1]].sum()),
+        "at_end": int(outputs[-1]) if analog[-1] else 0,
+        "state_products": int(deployment.network.sign.size) * deployment.products_per_mode,
+    }
+
+
+def _check_request(
+    x: NDArray[np.floating],
+    y: NDArray[np.int64] | None,
+    chips: int,
+    times_s: Sequence[float],
+    limit: int | None,
+    model: Model,
+) -> None:
+    if chips < 1:
+        raise UsageError(f"run {chips} chips", "that is none", "ask for at least one chip")
+    if not times_s:
+        raise UsageError("evaluate a chip", "no time was given", "give one such as 0s")
+    if limit is not None and limit < 1:
+        raise UsageError(f"score {limit} sequences", "that is none", "ask for at least one")
+    if np.ndim(x) != 3 or np.shape(x)[2] != model.d_input or np.size(x) == 0:
+        raise InputError(
+            f"run data of shape {np.shape(x)}",
+            f"the model reads {model.d_input} feature(s) a step",
+            f"give an array (n, time, {model.d_input}) that is not empty",
+        )
+    if y is not None and np.shape(y) != (len(x),):
+        raise InputError(
+            "score answers",
+            f"there are {len(x)} sequences and labels of shape {np.shape(y)}",
+            "give one label a sequence",
+        )
+    n = len(x) if limit is None else min(limit, len(x))
+    if (size := n * chips * len(times_s) * model.n_classes) > _MOST_LOGITS:
+        raise CapacityError(
+            f"run {n} sequences on {chips} chips at {len(times_s)} times",
+            f"their logits are {size:.2g} numbers, at most {_MOST_LOGITS:.2g} are kept",
+            "score fewer sequences, chips or times at once",
+        )

@@ -1,0 +1,230 @@
+"""Specs: TOML in and out, checks on every field, errors that name the mistake."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+import aimc_sim as aimc
+from aimc_sim.errors import InputError, UsageError
+from aimc_sim.specs import AdcSpec, ChipSpec, Curve, load_chip, presets
+
+PUBLISHED = {"ideal", "pcm-nandakumar2019", "reram-wan2022", "cmo-hfox"}
+MINIMAL = '[device]\nname = "mine"\ng_min_s = "1uS"\ng_max_s = "20uS"\n'
+
+
+def chip(text=MINIMAL):
+    return ChipSpec.from_text(text, origin="mine.toml")
+
+
+def test_the_published_presets_are_there_and_sorted():
+    assert set(presets()) >= PUBLISHED
+    assert presets() == sorted(presets())
+
+
+def test_the_package_still_lists_its_presets_after_one_was_read():
+    ChipSpec.preset("ideal")
+    assert aimc.presets() == presets()
+
+
+@pytest.mark.parametrize("name", presets())
+def test_a_preset_survives_the_way_through_toml(name, tmp_path):
+    spec = ChipSpec.preset(name)
+    assert spec.name == spec.device.name == name
+    path = tmp_path / "chip.toml"
+    text = spec.to_toml(path)
+    assert chip(text) == spec
+    assert ChipSpec.from_toml(path) == spec == load_chip(path)
+
+
+@pytest.mark.parametrize("name", sorted(set(presets()) - {"ideal"}))
+def test_a_published_preset_names_its_source_and_what_it_leaves_out(name):
+    device = ChipSpec.preset(name).device
+    assert device.doi
+    assert device.description
+    assert device.caveats
+    assert device.not_modelled
+
+
+def test_a_device_table_alone_is_a_chip_with_default_periphery():
+    spec = chip()
+    assert spec.name == "mine"
+    assert (spec.tile.rows, spec.tile.cols, spec.tile.idle) == (256, 256, "off")
+    assert (spec.short_tile.rows, spec.short_tile.cols) == (2, 256)
+    assert (spec.dac.bits, spec.adc.bits) == (8, 8)
+    assert spec.device.programming is None
+    assert spec.device.g_max_s == pytest.approx(20e-6)
+
+
+def test_quantities_may_carry_units():
+    spec = chip(MINIMAL.replace("[device]", 'step_period_s = "2us"\n[device]\nv_read_v = "300mV"'))
+    assert spec.step_period_s == pytest.approx(2e-6)
+    assert spec.device.v_read_v == pytest.approx(0.3)
+
+
+def test_a_spec_cannot_be_changed():
+    spec = ChipSpec.preset("ideal")
+    with pytest.raises(ValidationError, match="frozen"):
+        spec.name = "other"
+    with pytest.raises(ValidationError, match="frozen"):
+        spec.device.g_max_s = 1.0
+
+
+def test_replace_reaches_into_parts_and_leaves_the_original():
+    spec = ChipSpec.preset("cmo-hfox")
+    other = spec.replace(**{"adc.bits": 6, "device.read_noise.t_read_s": "2us"}, max_tiles=3)
+    assert (other.adc.bits, other.max_tiles) == (6, 3)
+    assert other.device.read_noise.t_read_s == pytest.approx(2e-6)
+    assert (spec.adc.bits, spec.max_tiles) == (8, None)
+    assert other.replace(adc=AdcSpec(), max_tiles=None, device=spec.device) == spec
+
+
+def three_parts(error):
+    return error.value.asked, error.value.found, error.value.do
+
+
+@pytest.mark.parametrize(
+    ("name", "guess"),
+    [("adc.bitz", "bits"), ("tile.colums", "cols"), ("noise_in_tim", "noise_in_time")],
+)
+def test_replacing_a_misspelt_field_suggests_the_right_one(name, guess):
+    with pytest.raises(InputError) as error:
+        ChipSpec.preset("ideal").replace(**{name: 1})
+    asked, found, do = three_parts(error)
+    assert name in asked
+    assert "no field" in found
+    assert f"did you mean '{guess}'?" in do
+
+
+@pytest.mark.parametrize(
+    ("line", "where", "guess"),
+    [
+        ("[adc]\nbitz = 8", "adc.bitz", "bits"),
+        ("[tile]\nrow = 8", "tile.row", "rows"),
+        ("[device.drift]\nt0 = 20.0\nnu_mean = {}\nnu_std = {}", "device.drift.t0", "t0_s"),
+        ("[device.read_noise]\nspectrun = 1\nsigma = {}", "device.read_noise.spectrun", "spectrum"),
+    ],
+)
+def test_a_misspelt_field_of_a_file_is_named_with_the_nearest_one(line, where, guess):
+    text = MINIMAL + line
+    text = text.replace("t0 = 20.0", "t0_s = 20.0\nt0 = 20.0") if "drift" in line else text
+    with pytest.raises(InputError) as error:
+        chip(text)
+    asked, found, do = three_parts(error)
+    assert "mine.toml" in asked
+    assert f"field '{where}' is unknown" in found
+    assert f"did you mean '{guess}'?" in do
+    assert error.value.exit_code == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "where"),
+    [
+        ({"adc.bits": 40}, "adc.bits"),
+        ({"adc.bits": 0}, "adc.bits"),
+        ({"dac.bits": "eight"}, "dac.bits"),
+        ({"dac.headroom": -1.0}, "dac.headroom"),
+        ({"adc.noise_lsb": -0.5}, "adc.noise_lsb"),
+        ({"tile.rows": 0}, "tile.rows"),
+        ({"tile.idle": "asleep"}, "tile.idle"),
+        ({"device.g_max_s": math.nan}, "device.g_max_s"),
+        ({"device.g_max_s": math.inf}, "device.g_max_s"),
+        ({"device.g_max_s": -1e-6}, "device.g_max_s"),
+        ({"device.drift.t0_s": 0.0}, "device.drift.t0_s"),
+        ({"step_period_s": 0.0}, "step_period_s"),
+        ({"max_tiles": 0}, "max_tiles"),
+        ({"weight_scale": "row"}, "weight_scale"),
+    ],
+    ids=str,
+)
+def test_an_impossible_value_is_refused_by_the_name_of_its_field(changes, where):
+    with pytest.raises(InputError) as error:
+        ChipSpec.preset("pcm-nandakumar2019").replace(**changes)
+    asked, found, do = three_parts(error)
+    assert asked.startswith("replace")
+    assert f"field '{where}" in found
+    assert do
+
+
+def test_a_wrong_unit_in_a_file_is_an_input_error_that_names_the_field():
+    with pytest.raises(InputError, match=r"device\.g_max_s.*25 parsec"):
+        chip(MINIMAL.replace('"20uS"', '"25 parsec"'))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"device.g_min_s": 30e-6}, "floor_s <= g_min_s < g_max_s"),
+        ({"device.floor_s": 1e-6}, "floor_s <= g_min_s < g_max_s"),
+        ({"device.ceiling_s": 20e-6}, "ceiling_s must not lie below g_max_s"),
+    ],
+)
+def test_conductance_limits_must_be_in_order(changes, message):
+    with pytest.raises(InputError, match=message):
+        ChipSpec.preset("pcm-nandakumar2019").replace(**changes)
+
+
+def test_a_total_relaxation_needs_a_sigma_for_each_rising_time():
+    spec = ChipSpec.preset("reram-wan2022")
+    with pytest.raises(InputError, match="one sigma for each"):
+        spec.replace(**{"device.relaxation.times_s": (1.0, 86400.0)})
+    with pytest.raises(InputError, match="one sigma for each"):
+        spec.replace(**{"device.relaxation.times_s": (1.0, 172800.0, 86400.0)})
+
+
+def test_a_missing_field_is_named():
+    with pytest.raises(InputError, match=r"mine\.toml\. Field 'device\.g_max_s': Field required"):
+        chip(MINIMAL.replace('g_max_s = "20uS"\n', ""))
+
+
+def test_a_newer_schema_is_refused_by_name():
+    with pytest.raises(InputError, match=r"schema_version.*reads aimc-sim\.chip/1.*chip/2"):
+        chip('schema_version = "aimc-sim.chip/2"\n' + MINIMAL)
+
+
+def test_text_that_is_no_toml_is_refused_with_its_line():
+    with pytest.raises(InputError, match=r"mine\.toml\. It is not TOML \(.*at line 2"):
+        chip("[device]\nname = = 3\n")
+
+
+def test_a_missing_file_is_refused_by_its_path(tmp_path):
+    with pytest.raises(InputError, match=r"Read chip file .*absent\.toml\. It cannot be read"):
+        load_chip(tmp_path / "absent.toml")
+
+
+def test_an_unknown_preset_suggests_the_nearest():
+    with pytest.raises(UsageError) as error:
+        ChipSpec.preset("pcm-nandakumar2018")
+    assert three_parts(error)[1] == "no preset has that name"
+    assert "did you mean 'pcm-nandakumar2019'?" in three_parts(error)[2]
+    assert error.value.exit_code == 2
+    with pytest.raises(UsageError, match=r"Choose one of cmo-hfox"):
+        load_chip("zzzzzz")
+
+
+# curves
+
+
+def test_a_curve_is_a_clamped_polynomial_with_logarithm_and_power():
+    g = np.array([0.0, 1e-6, 5e-6, 25e-6])
+    r = g / 25e-6
+    line = Curve.model_validate({"polynomial": [0.5, 2.0], "unit_s": 1e-6})
+    np.testing.assert_allclose(line.evaluate(g, 25e-6), (0.5 + 2 * r) * 1e-6)
+    power = Curve.model_validate({"power": [0.0088, -0.65], "high": 0.2})
+    np.testing.assert_allclose(
+        power.evaluate(g[1:], 25e-6), np.minimum(0.2, 0.0088 * r[1:] ** -0.65)
+    )
+    assert power.evaluate(g[:1], 25e-6)[0] == 0.2
+    log = Curve.model_validate({"of": "g_us", "log_slope": 2.0})
+    np.testing.assert_allclose(log.evaluate(g[1:], 25e-6), 2 * np.log([1, 5, 25]))
+
+
+def test_the_first_piece_whose_bound_is_not_reached_holds():
+    curve = Curve.model_validate(
+        {"pieces": [{"below": 0.5, "polynomial": [1.0]}, {"polynomial": [0.0, 10.0]}]}
+    )
+    found = curve.evaluate(np.array([0.0, 0.49, 0.5, 1.0]), 1.0)
+    np.testing.assert_allclose(found, [1.0, 1.0, 5.0, 10.0])

@@ -1,0 +1,139 @@
+"""`aimc-sim device`: predictions of the cards."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from aimc_sim.devices import default_targets, lacking_parts, predict
+from aimc_sim.specs import ChipSpec, presets
+
+ROW_KEYS = {
+    "target_s",
+    "at_s",
+    "programmed_mean_s",
+    "programmed_std_s",
+    "read_mean_s",
+    "read_std_s",
+}
+
+
+def test_json_has_a_row_for_every_target_and_time_in_siemens(cli):
+    result = cli(
+        "device",
+        "pcm-nandakumar2019",
+        "--targets",
+        "5uS,25uS",
+        "--at",
+        "0s,1h",
+        "--cells",
+        200,
+        "--json",
+        "-",
+    )
+    record = json.loads(result.stdout)
+    assert record["schema"] == "aimc-sim.device/1"
+    assert [row["at_s"] for row in record["rows"]] == [0.0, 3600.0, 0.0, 3600.0]
+    assert [row["target_s"] for row in record["rows"]] == pytest.approx([5e-6] * 2 + [25e-6] * 2)
+    assert all(set(row) == ROW_KEYS for row in record["rows"])
+    assert record["doi"] == ["10.1109/icecs46596.2019.8964852"]
+    assert "no relaxation part: conductances do not relax" in record["lacks"]
+    assert record["not_modelled"] and record["caveats"]
+
+
+@pytest.mark.compiled
+def test_pcm_follows_the_published_check_values():
+    # 5.001 +- .609 programmed, 3.881 +- .722 after an hour, 16.626 +- 1.512 for 25 uS after a day
+    device = ChipSpec.preset("pcm-nandakumar2019").device
+    n = 20_000
+    rows = predict(device, (5e-6, 25e-6), (3600.0, 86400.0), n_cells=n, seed=1)
+    hour, day = rows[0], rows[3]
+    for value, mean, std in (
+        ((hour.programmed_mean_s, hour.programmed_std_s), 5.001, 0.609),
+        ((hour.read_mean_s, hour.read_std_s), 3.881, 0.722),
+        ((day.read_mean_s, day.read_std_s), 16.626, 1.512),
+    ):
+        # 5 standard errors of ours, and the rounding of the published figure
+        assert abs(1e6 * value[0] - mean) < 5 * std / np.sqrt(n) + 5e-4
+        assert abs(1e6 * value[1] - std) < 5 * std / np.sqrt(2 * n) + 5e-4
+
+
+def test_prediction_depends_on_the_seed_alone():
+    device = ChipSpec.preset("cmo-hfox").device
+    first = predict(device, (50e-6,), (3600.0,), n_cells=64, seed=5)
+    assert first == predict(device, (50e-6,), (0.0, 3600.0), n_cells=64, seed=5)[1:]
+    assert first != predict(device, (50e-6,), (3600.0,), n_cells=64, seed=6)
+
+
+def test_table_says_what_the_card_lacks_and_does_not_model(cli):
+    text = cli("device", "reram-wan2022", "--at", "1s,1d", "--cells", 50).stdout
+    assert "no programming part: its error is in that of relaxation" in text
+    assert "no drift part" in text
+    assert "not modelled: temperature" in text
+    assert "doi:10.1038/s41586-022-04992-8" in text
+    assert "read at 1 d" in text
+    quiet = cli("device", "reram-wan2022", "--at", "1s", "--cells", 50, "--quiet").stdout
+    assert "note" not in quiet
+
+
+def test_default_targets_span_the_range_of_every_card():
+    for name in presets():
+        device = ChipSpec.preset(name).device
+        targets = default_targets(device)
+        assert (targets[0], targets[-1]) == (device.g_min_s, device.g_max_s)
+        assert len(predict(device, targets, (0.0,), n_cells=2)) == len(targets)
+
+
+def test_an_ideal_card_is_exact_and_lacks_everything():
+    device = ChipSpec.preset("ideal").device
+    assert len(lacking_parts(device)) == 4
+    (row,) = predict(device, (5e-6,), (86400.0,), n_cells=10)
+    assert row.read_std_s == 0.0
+    assert row.read_mean_s == pytest.approx(5e-6, rel=1e-6)
+
+
+@pytest.mark.compiled
+def test_a_file_with_a_device_alone_is_read(cli, tmp_path):
+    (tmp_path / "card.toml").write_text(
+        '[device]\nname = "mine"\ng_min_s = "1uS"\ng_max_s = "10uS"\n'
+        "[device.programming]\nsigma = { unit_s = 1e-6, polynomial = [0.5] }\n"
+    )
+    record = json.loads(cli("device", "card.toml", "--cells", 5000, "--json", "-").stdout)
+    assert record["device"] == "mine"
+    std = [1e6 * row["programmed_std_s"] for row in record["rows"] if row["target_s"] > 5e-6]
+    assert std == pytest.approx([0.5] * len(std), abs=5 * 0.5 / np.sqrt(2 * 5000))
+
+
+def test_folder_of_results_is_written(cli, tmp_path):
+    cli("device", "cmo-hfox", "--cells", 20, "--out", "card")
+    assert {path.name for path in (tmp_path / "card").iterdir()} == {
+        "report.json",
+        "table.txt",
+        "device.png",
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (("pcm-nandakumar",), 2, "did you mean 'pcm-nandakumar2019'"),
+        (("cmo-hfox", "--targets", "5uS"), 2, "its cells hold 9 to 88.2 uS"),
+        (("cmo-hfox", "--targets", "20"), 2, "a bare number is in siemens"),
+        (("cmo-hfox", "--targets", "20uV"), 2, "20uV"),
+        (("cmo-hfox", "--targets", ","), 2, "it is empty"),
+        (("cmo-hfox", "--at", "-1s"), 2, "-1"),
+        (("cmo-hfox", "--at", "soon"), 2, "write a number and one of s, ms"),
+        (("reram-wan2022", "--at", "1y"), 2, "its data cover 0 s to 2 d"),
+        (("cmo-hfox", "--cells", "1"), 2, "at least 2"),
+        (("cmo-hfox", "--cells", "1000000000"), 2, "all targets together"),
+        (("cmo-hfox", "--seed", "-1"), 2, "seed"),
+        (("absent.toml",), 3, "absent.toml"),
+    ],
+)
+def test_wrong_requests_are_refused(cli, tmp_path, arguments, code, text):
+    result = cli("device", *arguments, "--json", "r.json", "--out", "new", code=code)
+    assert text in result.stderr
+    assert "Traceback" not in result.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,386 @@
+"""`aimc-sim run`: table, JSON, logits, folders, determinism."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.compiled
+KEYS = {
+    "schema",
+    "version",
+    "command",
+    "hashes",
+    "model",
+    "chip",
+    "form",
+    "seed",
+    "n_samples",
+    "n_steps",
+    "accuracy",
+    "logit_error",
+    "diverged",
+    "tiles",
+    "devices",
+    "utilisation",
+    "energy_j_per_inference",
+    "latency_s_per_inference",
+    "area_m2",
+    "energy_breakdown_j",
+    "wall_s",
+}
+FORMS = ("leapfrog", "delta", "direct", "digital")
+
+
+def test_json_holds_what_the_contract_says(run_json, files):
+    record = run_json("--at", "1h,0s", "--chips", 3, "--seed", 5)
+    assert set(record) >= KEYS
+    assert record["schema"] == "aimc-sim.run/1"
+    assert record["hashes"] == {
+        "model": hashlib.sha256((files / "tiny.pt").read_bytes()).hexdigest(),
+        "data": hashlib.sha256((files / "data.npz").read_bytes()).hexdigest(),
+        "chip": record["hashes"]["chip"],
+    }
+    assert (record["n_samples"], record["n_steps"], record["seed"]) == (20, 12, 5)
+    assert (record["chip"], record["form"]) == ("pcm-nandakumar2019", "leapfrog")
+    assert record["accuracy"]["float"] == pytest.approx(0.9)
+    rows = record["accuracy"]["chip"]
+    assert [row["at_s"] for row in rows] == [3600.0, 0.0]  # in the order of --at
+    for row in rows:
+        assert len(row["per_chip"]) == 3
+        assert row["mean"] == pytest.approx(np.mean(row["per_chip"]))
+        assert row["std"] == pytest.approx(np.std(row["per_chip"], ddof=1))
+        assert 0 <= row["low"] <= row["mean"] <= row["high"] <= 1
+    assert [row["at_s"] for row in record["logit_error"]] == [3600.0, 0.0]
+    assert all(row["relative_rms"] > 0 for row in record["logit_error"])
+    assert record["diverged"] == 0
+    assert record["energy_j_per_inference"] is None
+    assert record["command"].startswith("aimc-sim run ")
+    assert "--chips 3 --seed 5" in record["command"]
+
+
+def test_ideal_chip_equals_the_float_model_in_every_form(cli, files, tmp_path):
+    for form in FORMS:
+        cli(
+            "run",
+            files / "tiny.pt",
+            "--data",
+            files / "data.npz",
+            "--chip",
+            "ideal",
+            "--form",
+            form,
+            "--logits",
+            "l.npz",
+            "--quiet",
+        )
+        with np.load(tmp_path / "l.npz") as logits:
+            exact, chip = logits["float"], logits["chip"]
+        assert exact.shape == (20, 3)
+        assert chip.shape == (3, 1, 20, 3)
+        assert chip.dtype == np.float32
+        assert np.abs(chip - exact).max() < 1e-5 * np.abs(exact).max()
+
+
+def test_the_foreign_checkpoint_is_met_in_every_form(cli, shared, tmp_path):
+    folder = shared / "models" / "mnist196"
+    with np.load(folder / "io.npz") as reference:
+        exact = reference["logits_f64"][:24]
+    for form in FORMS:
+        result = cli(
+            "run",
+            folder / "model.pt",
+            "--norm",
+            "post",
+            "--disc",
+            "zoh",
+            "--pool",
+            "mean",
+            "--data",
+            folder / "io.npz",
+            "--chip",
+            "ideal",
+            "--json",
+            "-",
+            "--logits",
+            "l.npz",
+            "--form",
+            form,
+            "--limit",
+            24,
+        )
+        assert json.loads(result.stdout)["n_samples"] == 24
+        with np.load(tmp_path / "l.npz") as logits:
+            assert np.abs(logits["float"] - exact).max() < 1e-9
+            assert np.abs(logits["chip"] - exact).max() < 1e-4 * np.abs(exact).max()
+
+
+def test_logits_are_given_for_every_time_and_chip_and_only_depend_on_the_seed(cli, files, tmp_path):
+    def logits(*arguments):
+        cli("run", files / "tiny.pt", "--data", files / "data.npz", "--logits", "l.npz", *arguments)
+        with np.load(tmp_path / "l.npz") as found:
+            return found["chip"]
+
+    whole = logits("--at", "0s,1h", "--chips", 3)
+    assert whole.shape == (2, 3, 20, 3)
+    np.testing.assert_array_equal(whole, logits("--at", "0s,1h", "--chips", 3))
+    np.testing.assert_array_equal(whole[1:, :2], logits("--at", "1h", "--chips", 2))
+    np.testing.assert_array_equal(whole[::-1], logits("--at", "1h,0s", "--chips", 3))
+    scale = np.abs(whole).max()
+    prefix = logits("--at", "0s,1h", "--chips", 3, "--limit", 7)
+    np.testing.assert_allclose(prefix, whole[:, :, :7], atol=1e-5 * scale)
+    assert np.abs(logits("--at", "0s,1h", "--chips", 3, "--seed", 1) - whole).max() > 1e-3 * scale
+
+
+def test_limit_does_not_change_the_calibration(run_json):
+    record = run_json("--at", "0s", "--limit", 2)
+    assert record["calibration"] == "the first 20 sequences of data.npz: scored rows were used"
+    assert any("scored rows were used" in note for note in record["notes"])
+
+
+def test_calibrate_overrides_the_scored_rows(run_json, files, tmp_path):
+    x = np.random.default_rng(2).random((5, 12, 1)).astype(np.float32)
+    np.savez(tmp_path / "own.npz", x=x)
+    record = run_json("--at", "0s", "--calibrate", "own.npz")
+    assert record["calibration"] == "5 sequences of own.npz"
+    assert not any("scored rows" in note for note in record["notes"])
+
+
+def test_without_labels_accuracies_are_null(cli, files):
+    result = cli(
+        "run",
+        files / "tiny.pt",
+        "--data",
+        files / "unlabelled.npz",
+        "--at",
+        "0s",
+        "--json",
+        "-",
+        "--ablate",
+    )
+    record = json.loads(result.stdout)
+    assert record["accuracy"]["float"] is None
+    assert record["accuracy"]["quantized"] is None
+    assert record["accuracy"]["chip"] == [
+        {"at_s": 0.0, "mean": None, "std": None, "low": None, "high": None, "per_chip": None}
+    ]
+    assert "has no labels y" in result.stderr
+    assert "accuracy" not in result.stderr.split("note:")[0].split("switched off")[0]
+
+
+def test_a_model_without_task_or_data_runs_on_a_probe_signal_and_says_so(cli, files):
+    record = json.loads(
+        cli("run", files / "tiny.pt", "--at", "0s", "--limit", 2, "--json", "-").stdout
+    )
+    assert record["data"] == "a probe signal"
+    assert "no --data and the file names no task" in record["notes"][0]
+    assert record["accuracy"]["float"] is None
+
+
+def test_a_saved_model_runs_its_own_task(cli, digits_model):
+    record = json.loads(cli("run", digits_model, "--limit", 40, "--at", "0s", "--json", "-").stdout)
+    assert record["data"] == "task 'digits' (test split)"
+    assert record["calibration"] == "64 training sequences of task 'digits'"
+    assert record["accuracy"]["float"] > 0.9
+
+
+def test_one_chip_has_no_spread(run_json):
+    (row,) = run_json("--at", "0s")["accuracy"]["chip"]
+    assert row["std"] is None
+    assert row["low"] < row["mean"] < row["high"]
+
+
+def test_table_shows_every_time_at_80_and_120_columns(cli, files, monkeypatch):
+    for columns in (80, 120):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        text = cli("run", files / "tiny.pt", "--data", files / "data.npz", "--chips", 2).stdout
+        lines = text.splitlines()
+        assert max(len(line) for line in lines) <= columns
+        header = next(line for line in lines if "accuracy" in line)
+        for word in ("+- chips", "95 % interval", "logit error", "diverged"):
+            assert word in header  # not wrapped
+        for start in ("as trained", "quantised", "chip, 0 s", "chip, 1 h", "chip, 1 d"):
+            assert any(line.startswith(start) for line in lines)
+        assert "modes outside the unit circle" in text
+        assert "note: converter ranges from" in text
+
+
+def test_quiet_leaves_notes_and_progress_out(cli, files):
+    result = cli("run", files / "tiny.pt", "--data", files / "data.npz", "--at", "0s", "--quiet")
+    assert "note:" not in result.stdout
+    assert result.stderr == ""
+
+
+def test_times_outside_the_card_warn_on_one_line(cli, files):
+    result = cli(
+        "run", files / "tiny.pt", "--data", files / "data.npz", "--at", "10y", "--chip", "cmo-hfox"
+    )
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("warning: ")
+    assert "extrapolated" in line
+
+
+def test_folder_is_complete_and_force_replaces_only_its_files(cli, files, tmp_path):
+    arguments = (
+        "run",
+        files / "tiny.pt",
+        "--data",
+        files / "data.npz",
+        "--at",
+        "0s,1h",
+        "--out",
+        "new",
+    )
+    result = cli(*arguments, "--json", "r.json")
+    names = {
+        "report.json",
+        "table.txt",
+        "chip.toml",
+        "placement.png",
+        "accuracy.png",
+        "accuracy.svg",
+    }
+    assert {path.name for path in (tmp_path / "new").iterdir()} == names
+    assert {path.name for path in tmp_path.iterdir()} == {"new", "r.json"}
+    assert json.loads((tmp_path / "new" / "report.json").read_text()) == json.loads(
+        (tmp_path / "r.json").read_text()
+    )
+    assert "as trained" in (tmp_path / "new" / "table.txt").read_text()
+    assert "as trained" in result.stdout
+    (tmp_path / "new" / "mine.txt").write_text("kept")
+    cli(*arguments, "--force", "--seed", 3)
+    assert json.loads((tmp_path / "new" / "report.json").read_text())["seed"] == 3
+    assert {path.name for path in (tmp_path / "new").iterdir()} == names | {"mine.txt"}
+
+
+def test_the_chip_of_a_run_can_be_run_again(run_json, files, tmp_path, cli):
+    first = run_json("--at", "0s", "--out", "new", "--chip", "reram-wan2022")
+    again = run_json("--at", "0s", "--chip", "new/chip.toml")
+    assert again["hashes"]["chip"] == first["hashes"]["chip"]
+    assert again["accuracy"] == first["accuracy"]
+    assert again["logit_error"] == first["logit_error"]
+
+
+def test_device_replaces_the_device_of_the_chip(run_json):
+    record = run_json("--at", "0s", "--device", "cmo-hfox")
+    assert record["chip"] == "cmo-hfox"
+    record = run_json("--at", "0s", "--chip", "ideal", "--device", "cmo-hfox")
+    assert record["chip"] == "ideal with cmo-hfox"
+    assert record["logit_error"][0]["relative_rms"] > 1e-3  # the cells err
+    assert record["quantized_error"] < 1e-5  # the converters do not
+
+
+def test_saved_chips_answer_as_in_the_run(cli, files, tmp_path):
+    from ssm.storage import load_chip
+
+    cli(
+        "run",
+        files / "tiny.pt",
+        "--data",
+        files / "data.npz",
+        "--at",
+        "1h",
+        "--chips",
+        2,
+        "--save-chip",
+        "c.npz",
+        "--logits",
+        "l.npz",
+    )
+    programmed = load_chip(tmp_path / "c.npz")
+    assert programmed.time_s == 0.0
+    with np.load(files / "data.npz") as data, np.load(tmp_path / "l.npz") as logits:
+        answer = programmed.wait(3600.0).infer(data["x"]).logits
+        np.testing.assert_array_equal(answer, logits["chip"][0])
+
+
+def test_precision_quantises_the_chip_and_not_the_reference(run_json):
+    plain = run_json("--at", "0s", "--chip", "ideal")
+    coarse = run_json("--at", "0s", "--chip", "ideal", "--precision", "mix=2,enc=2,dec=2")
+    assert coarse["accuracy"]["float"] == plain["accuracy"]["float"]
+    assert plain["quantized_error"] < 1e-5
+    assert coarse["quantized_error"] > 1e-2
+    assert coarse["model_facts"]["precision"] == {"mix": 2, "enc": 2, "dec": 2}
+
+
+def test_ablation_and_budget_name_what_the_chip_suffers_from(run_json):
+    record = run_json("--at", "1h", "--ablate", "--budget", "--chips", 2)
+    names = ["programming", "drift", "read noise", "DAC", "ADC"]
+    assert [row["off"] for row in record["ablation"]] == names
+    assert [row["on"] for row in record["budget"]] == names
+    together = record["logit_error"][0]["relative_rms"]
+    assert all(0 < row["relative_rms"] < 2 * together for row in record["budget"])
+    assert all(len(row["per_chip"]) == 2 for row in record["ablation"])
+    record = run_json("--at", "0s", "--ablate", "--budget", "--chip", "ideal")
+    assert record["ablation"] == []
+    assert record["budget"] == []
+
+
+def test_map_counts_tiles_cells_and_conversions(cli, files, tmp_path):
+    result = cli("map", files / "tiny.pt", "--json", "-", "--out", "new")
+    record = json.loads(result.stdout)
+    assert record["schema"] == "aimc-sim.map/1"
+    assert {path.name for path in (tmp_path / "new").iterdir()} == {
+        "report.json",
+        "table.txt",
+        "chip.toml",
+        "placement.png",
+    }
+    cells = {row["name"]: row["cells"] for row in record["arrays"]}
+    assert cells == {
+        "encoder": 2 * 4,
+        "decoder": 2 * 4 * 3,
+        # e1, e2, d1, d2 in single cells for 12 modes; C of 2 x 3 states and the skip, in pairs
+        "layer 0 A": 48,
+        "layer 0 C": 2 * 4 * 7,
+        "layer 0 mixing": 2 * 4 * 8,
+        "layer 1 A": 48,
+        "layer 1 C": 2 * 4 * 7,
+        "layer 1 mixing": 2 * 4 * 8,
+    }
+    assert record["devices"] == sum(cells.values())
+    # encoder 4, and in each layer four products for 12 modes, 4 heads, 8 mixed
+    assert record["conversions"] == {
+        "per_step": 4 + 2 * (48 + 4 + 8),
+        "at_end": 3,
+        "state_products": 96,
+    }
+    digital = cli("map", files / "tiny.pt", "--form", "digital").stdout
+    assert "in digital logic: A" in digital
+
+
+def test_a_process_prints_json_alone_on_stdout(files, tmp_path):
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "aimc_sim.cli.main",
+            "run",
+            str(files / "tiny.pt"),
+            "--data",
+            str(files / "data.npz"),
+            "--at",
+            "0s",
+            "--threads",
+            "1",
+            "--json",
+            "-",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=Path(__file__).parents[2],
+    )
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout)
+    assert record["command"] == (
+        f"aimc-sim run {files / 'tiny.pt'} --data {files / 'data.npz'} --at 0s --threads 1 --json -"
+    )
+    assert "as trained" in done.stderr
+    assert "\x1b" not in done.stderr  # no bar, no colours: not a terminal

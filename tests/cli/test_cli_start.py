@@ -1,0 +1,154 @@
+"""The command line as a process: quick start, help, version, entry point."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def aimc_sim(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", "from aimc_sim.cli.main import main; main()", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        timeout=120,
+    )
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys, aimc_sim.cli.main; "
+        "print([m for m in ('numpy', 'torch', 'numba', 'scipy', 'matplotlib', 'ssm.deploy', "
+        "'aimc_sim.specs') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_help_lists_the_commands_that_exist_and_no_others(cli):
+    text = cli("--help").stdout
+    listed = text[text.index("Commands:") :].splitlines()[1:]
+    assert [line.split()[0] for line in listed if line.startswith("  ")] == [
+        "run",
+        "map",
+        "presets",
+        "device",
+    ]
+
+
+def test_help_names_every_option_of_the_contract(cli):
+    text = cli("run", "--help").stdout
+    for option in (
+        "--chip",
+        "--device",
+        "--data",
+        "--calibrate",
+        "--norm",
+        "--disc",
+        "--pool",
+        "--form",
+        "--decay",
+        "--precision",
+        "--at",
+        "--chips",
+        "--seed",
+        "--limit",
+        "--threads",
+        "--engine",
+        "--ablate",
+        "--budget",
+        "--save-chip",
+        "--out",
+        "--force",
+        "--json",
+        "--logits",
+        "--quiet",
+    ):
+        assert option in text
+    text = cli("device", "--help").stdout
+    for option in ("--targets", "--at", "--cells", "--json"):
+        assert option in text
+
+
+def test_version_is_that_of_the_package(cli):
+    import aimc_sim
+
+    assert cli("--version").stdout.strip() == f"aimc-sim {aimc_sim.__version__}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("rum",), "run"),
+        (("run", "--chp", "ideal", "m.pt"), "--chip"),
+        (("run",), "MODEL"),
+        (("run", "m.pt", "--chips", "two"), "--chips"),
+    ],
+)
+def test_wrong_usage_exits_2_and_says_what_is_near(cli, arguments, text):
+    assert text in cli(*arguments, code=2).stderr
+
+
+def test_presets_lists_every_card_with_its_source(cli):
+    from aimc_sim.specs import presets
+
+    result = cli("presets", "--json", "-")
+    record = json.loads(result.stdout)
+    assert record["schema"] == "aimc-sim.presets/1"
+    assert [row["name"] for row in record["presets"]] == presets()
+    assert all(row["doi"] or row["name"] == "ideal" for row in record["presets"])
+    for name in presets():
+        assert name in result.stderr  # the table goes to stderr
+        assert name in cli("presets").stdout
+
+
+def test_a_users_mistake_shows_three_parts_and_no_traceback():
+    done = aimc_sim("run", "absent.pt", "--chip", "pcm-nandakumar")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.splitlines() == [
+        "error",
+        "  asked: use preset 'pcm-nandakumar'",
+        "  found: no preset has that name",
+        done.stderr.splitlines()[3],
+    ]
+    assert "  to do: did you mean 'pcm-nandakumar2019'?" in done.stderr
+
+
+def test_interrupt_exits_130_with_nothing_written(cli, files, tmp_path, monkeypatch):
+    import ssm.evaluate
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ssm.evaluate, "evaluate", interrupted)
+    result = cli(
+        "run",
+        files / "tiny.pt",
+        "--data",
+        files / "data.npz",
+        "--out",
+        "new",
+        "--json",
+        "r.json",
+        code=130,
+    )
+    assert "interrupted" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_memory_that_runs_out_exits_4(cli, files, monkeypatch):
+    import ssm.evaluate
+
+    def too_large(*_, **__):
+        raise MemoryError("8 TiB")
+
+    monkeypatch.setattr(ssm.evaluate, "evaluate", too_large)
+    assert "8 TiB" in cli("run", files / "tiny.pt", code=4).stderr

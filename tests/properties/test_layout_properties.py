@@ -1,0 +1,233 @@
+"""Whatever is mapped: every weight has cells of its own, and they stand for it exactly."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from aimc_sim.errors import CapacityError, InputError
+from aimc_sim.mapping import (
+    KINDS,
+    Request,
+    group_size,
+    place,
+    target_conductances,
+    tile_of,
+    weight_scale,
+)
+from aimc_sim.specs import ChipSpec
+from ssm.deploy import group_blocks
+
+FIXED = settings(
+    derandomize=True,
+    deadline=None,
+    max_examples=60,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+
+tiles = st.fixed_dictionaries(
+    {
+        "rows": st.integers(1, 24),
+        "cols": st.integers(2, 24),
+        "idle": st.sampled_from(["absent", "off", "g_min"]),
+        "drive": st.sampled_from(["serial", "parallel"]),
+    }
+)
+# small blocks are grouped and packed, large ones are split
+lengths = st.integers(1, 4) | st.integers(1, 30)
+requests = st.builds(
+    Request,
+    name=st.just("array"),
+    n_blocks=st.integers(1, 7),
+    n_in=lengths,
+    n_out=lengths,
+    pair=st.booleans(),
+    kind=st.sampled_from(KINDS),
+)
+
+
+def chip_of(tile, short_tile):
+    return ChipSpec.preset("ideal").replace(
+        **{f"tile.{key}": value for key, value in tile.items()},
+        **{f"short_tile.{key}": value for key, value in short_tile.items()},
+    )
+
+
+def addresses(layout):
+    """Return (tile, element) of every cell of the chip, (n_cells, 2)."""
+    return np.concatenate(
+        [np.stack([a.tile.ravel(), a.element.ravel()], axis=1) for a in layout.arrays]
+    )
+
+
+@FIXED
+@given(tile=tiles, short_tile=tiles, wanted=st.lists(requests, min_size=1, max_size=4))
+def test_cells_are_distinct_and_lie_on_their_tile(tile, short_tile, wanted):
+    spec = chip_of(tile, short_tile)
+    layout = place(wanted, spec)
+    cells = addresses(layout)
+    assert len(cells) == layout.n_cells == len(np.unique(cells, axis=0))
+    for array in layout.arrays:
+        size = tile_of(spec, array.request.kind)
+        assert array.tile.min() >= 0
+        assert array.element.min() >= 0
+        assert array.element.max() < size.rows * size.cols
+        assert {layout.tile_kinds[t] for t in np.unique(array.tile)} == {array.request.kind}
+
+
+@FIXED
+@given(tile=tiles, short_tile=tiles, wanted=st.lists(requests, min_size=1, max_size=4))
+def test_cells_are_numbered_in_order_and_rectangles_cover_them_without_overlap(
+    tile, short_tile, wanted
+):
+    spec = chip_of(tile, short_tile)
+    layout = place(wanted, spec)
+    index = np.concatenate([array.cell_index().ravel() for array in layout.arrays])
+    np.testing.assert_array_equal(index, np.arange(layout.n_cells))
+    covered = []
+    for piece in layout.rectangles:
+        size = tile_of(spec, layout.tile_kinds[piece.tile])
+        assert piece.row + piece.rows <= size.rows
+        assert piece.col + piece.cols <= size.cols
+        row, col = np.mgrid[piece.row : piece.row + piece.rows, piece.col : piece.col + piece.cols]
+        element = (row * size.cols + col).ravel()
+        covered.append(np.stack([np.full(element.size, piece.tile), element], axis=1))
+    assert sum(map(len, covered)) == layout.n_cells
+    found = {tuple(cell) for cell in np.concatenate(covered)}
+    assert found == {tuple(cell) for cell in addresses(layout)}
+
+
+@FIXED
+@given(tile=tiles, short_tile=tiles, wanted=st.lists(requests, min_size=1, max_size=4))
+def test_used_cells_are_counted_once_and_never_exceed_the_tiles(tile, short_tile, wanted):
+    spec = chip_of(tile, short_tile)
+    layout = place(wanted, spec)
+    planes = [2 if request.pair else 1 for request in wanted]
+    weights = [r.n_blocks * r.n_in * r.n_out * p for r, p in zip(wanted, planes, strict=True)]
+    assert layout.n_used() == sum(weights)
+    assert 0 < layout.utilisation(spec) <= 1
+
+
+@FIXED
+@given(tile=tiles, request=requests)
+def test_cells_that_work_together_share_lines(tile, request):
+    spec = chip_of(tile, tile)
+    array = place([request], spec).arrays[0]
+    cols = tile["cols"]
+    if request.pair:
+        np.testing.assert_array_equal(array.tile[0], array.tile[1])
+        np.testing.assert_array_equal(array.element[0] + 1, array.element[1])
+        np.testing.assert_array_equal(array.element[0] // cols, array.element[1] // cols)
+    line = array.element % cols
+    for row in range(0, array.tile.shape[2], array.part_rows):
+        part = slice(row, row + array.part_rows)
+        # the cells of one output in one part hang on one bit line of one tile
+        assert (array.tile[:, :, part] == array.tile[:, :, row : row + 1]).all()
+        assert (line[:, :, part] == line[:, :, row : row + 1]).all()
+    assert array.n_parts == -(-array.tile.shape[2] // array.part_rows)
+
+
+@FIXED
+@given(
+    shape=st.tuples(st.integers(1, 5), st.integers(1, 8), st.integers(1, 8)),
+    seed=st.integers(0, 1000),
+    per=st.sampled_from(["column", "block"]),
+    pair=st.booleans(),
+    card=st.sampled_from(["ideal", "cmo-hfox"]),
+)
+def test_targets_lie_in_range_and_decode_to_the_weights(shape, seed, per, pair, card):
+    device = ChipSpec.preset(card).device
+    w = np.random.default_rng(seed).standard_normal(shape) * 10.0 ** (seed % 7 - 3)
+    w[:, :, 0] *= seed % 2
+    w = w if pair else np.abs(w)
+    scale = weight_scale(w, device, per)
+    assert scale.shape == (shape[0], 1, shape[2] if per == "column" else 1)
+    g = target_conductances(w, scale, device, pair=pair)
+    assert g.shape == (2 if pair else 1, *shape)
+    assert g.min() >= device.g_min_s
+    assert g.max() <= device.g_max_s * (1 + 1e-12)
+    decoded = (g[0] - g[1]) * scale if pair else (g[0] - device.g_min_s) * scale
+    np.testing.assert_allclose(decoded, w, atol=1e-12 * np.abs(w).max())
+    if pair:
+        assert (g.min(axis=0) == device.g_min_s).all()
+
+
+@FIXED
+@given(n=st.integers(1, 9), rows=st.integers(1, 4), cols=st.integers(1, 4), group=st.integers(1, 5))
+def test_grouped_blocks_hold_every_block_on_the_diagonal_and_nothing_else(n, rows, cols, group):
+    blocks = 1.0 + np.random.default_rng(n).random((n, rows, cols))
+    grouped = group_blocks(blocks, group)
+    assert grouped.shape == (-(-n // group), group * rows, group * cols)
+    for k in range(n):
+        which, j = divmod(k, group)
+        found = grouped[which, j * rows : (j + 1) * rows, j * cols : (j + 1) * cols]
+        np.testing.assert_array_equal(found, blocks[k])
+    assert grouped.sum() == pytest.approx(blocks.sum())
+    assert np.count_nonzero(grouped) == blocks.size
+
+
+@FIXED
+@given(tile=tiles, request=requests)
+def test_blocks_are_grouped_only_where_idle_cells_conduct_and_are_driven(tile, request):
+    size = group_size(request, tile_of(chip_of(tile, tile), "tile"))
+    assert 1 <= size <= request.n_blocks
+    if tile["idle"] != "g_min" or tile["drive"] == "serial":
+        assert size == 1
+    if size > 1:
+        assert size * request.n_in <= tile["rows"]
+        assert size * request.n_out * (2 if request.pair else 1) <= tile["cols"]
+
+
+@FIXED
+@given(tile=tiles, request=requests)
+def test_a_block_that_must_stay_whole_is_whole_or_refused(tile, request):
+    spec = chip_of(tile, tile)
+    whole = Request(**{**request.__dict__, "may_split": False})
+    planes = 2 if request.pair else 1
+    fits = request.n_in <= tile["rows"] and request.n_out * planes <= tile["cols"]
+    if not fits:
+        with pytest.raises(CapacityError, match=r"Map 'array'\. A block of .* must stay whole"):
+            place([whole], spec)
+        return
+    array = place([whole], spec).arrays[0]
+    assert array.n_parts == 1
+    for group in range(array.tile.shape[1]):
+        assert len(np.unique(array.tile[:, group])) == 1
+
+
+def test_too_few_tiles_are_refused_with_their_number():
+    spec = ChipSpec.preset("ideal").replace(**{"tile.rows": 4, "tile.cols": 4}, max_tiles=3)
+    place([Request("w", 1, 12, 2)], spec)
+    with pytest.raises(CapacityError, match=r"It needs 4 tiles, the chip has 3\. .*max_tiles"):
+        place([Request("w", 1, 13, 2)], spec)
+
+
+def test_a_tile_of_one_column_holds_no_pair():
+    spec = ChipSpec.preset("ideal").replace(**{"tile.cols": 1})
+    with pytest.raises(CapacityError, match=r"holds 256 x 1\. Choose a chip whose tile has"):
+        place([Request("w", 1, 2, 1)], spec)
+    assert place([Request("w", 1, 2, 1, pair=False)], spec).n_cells == 2
+
+
+@pytest.mark.parametrize("shape", [(0, 1, 1), (1, 0, 1), (1, 1, 0)])
+def test_an_empty_array_is_refused(shape):
+    with pytest.raises(InputError, match=r"Map 'w'\. It is empty .* at least one row"):
+        place([Request("w", *shape)], ChipSpec.preset("ideal"))
+
+
+def test_a_negative_weight_finds_no_single_cell():
+    device = ChipSpec.preset("ideal").device
+    w = np.array([[[1.0], [-0.5]]])
+    with pytest.raises(InputError, match=r"One of them is negative\. Use pairs"):
+        target_conductances(w, weight_scale(w, device, "block"), device, pair=False)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 2.0])
+def test_a_weight_beyond_its_scale_is_refused(bad):
+    device = ChipSpec.preset("ideal").device
+    scale = weight_scale(np.ones((1, 1, 1)), device, "block")
+    with pytest.raises(InputError, match=r"outside the range of its scale\. Give finite"):
+        target_conductances(np.full((1, 1, 1), bad), scale, device, pair=True)

@@ -1,0 +1,111 @@
+"""What the project promises as a whole: texts that run, presets with sources, lazy imports."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import aimc_sim as aimc
+
+ROOT = Path(__file__).parent.parent
+MARKDOWN = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+
+
+def blocks(language: str) -> list[str]:
+    """Return the README's fenced blocks of a language."""
+    text = (ROOT / "README.md").read_text("utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def run_python(code: str) -> str:
+    """Run code in a new interpreter at the project's root and return what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("number", range(len(blocks("python"))))
+def test_python_blocks_of_the_readme_run_as_printed(number):
+    assert run_python(blocks("python")[number]).strip()
+
+
+def test_chip_file_of_the_readme_is_read(tmp_path):
+    path = tmp_path / "my-chip.toml"
+    path.write_text(blocks("toml")[0], "utf-8")
+    spec = aimc.load_chip(path)
+    assert spec.device.g_max_s == pytest.approx(50e-6)
+    assert spec.adc.bits == 6
+    assert spec.device.read_noise.spectrum == "white"
+
+
+@pytest.mark.parametrize("name", aimc.presets())
+def test_every_preset_names_its_source_or_says_that_it_is_none(name):
+    device = aimc.ChipSpec.preset(name).device
+    assert device.doi or any("not a device" in line for line in device.caveats)
+    assert all(re.fullmatch(r"10\.\d{4,}/\S+", doi) for doi in device.doi)
+    assert device.description
+
+
+@pytest.mark.parametrize("package", ["aimc_sim", "ssm", "calibration"])
+def test_importing_a_package_loads_nothing_heavy(package):
+    heavy = ["torch", "numba", "numpy", "scipy", "pydantic", "matplotlib", "rich"]
+    code = f"import sys, {package}; print([name for name in {heavy} if name in sys.modules])"
+    assert run_python(code).strip() == "[]"
+
+
+@pytest.mark.parametrize("package", ["aimc_sim", "ssm"])
+def test_every_public_name_can_be_reached(package):
+    code = f"import {package} as p; print([n for n in p.__all__ if getattr(p, n) is None])"
+    assert run_python(code).strip() == "[]"
+
+
+def test_functions_stay_functions_where_a_module_has_their_name():
+    code = (
+        "import aimc_sim, ssm, ssm.deploy, ssm.quantize, ssm.train; aimc_sim.presets();"
+        "print([f for f in (aimc_sim.presets, ssm.deploy, ssm.quantize, ssm.train)"
+        " if not hasattr(f, '__code__')])"
+    )
+    assert run_python(code).strip() == "[]"
+
+
+@pytest.mark.parametrize("path", MARKDOWN, ids=lambda path: path.name)
+def test_links_of_the_texts_lead_somewhere(path):
+    text = path.read_text("utf-8")
+    links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", text)
+    files = [link for link in links if not link.startswith(("http://", "https://"))]
+    assert [link for link in files if not (path.parent / link).exists()] == []
+
+
+def test_architecture_names_every_module_and_no_other():
+    text = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
+    tree = text.split("```")[1]
+    said = set(re.findall(r"\b\w+\.py\b", tree))
+    packages = ("aimc_sim", "ssm", "calibration", "examples")
+    there = {path.name for name in packages for path in (ROOT / name).rglob("*.py")}
+    assert there - said == {"__init__.py"}
+    assert said - there == set()
+
+
+def test_version_is_the_same_wherever_it_is_said():
+    citation = (ROOT / "CITATION.cff").read_text("utf-8")
+    changelog = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    assert f"version: {aimc.__version__}\n" in citation
+    assert f"## {aimc.__version__}" in changelog
+
+
+def test_every_dependency_has_its_reason():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    reasons = (ROOT / "CONTRIBUTING.md").read_text("utf-8").split("## Dependencies")[1]
+    names = [re.split(r"[<>=]", entry)[0] for entry in project["dependencies"]]
+    assert [name for name in names if name not in reasons] == []
