@@ -136,11 +136,11 @@ class Chip:
             np.concatenate([array.element.ravel() for array in layout.arrays]),
         )
         noise = spec.device.read_noise
-        self.quality = np.zeros(self.n_cells, np.float32)
-        if noise is not None:
-            sigma = noise.sigma.evaluate(self.target_s.astype(float), spec.device.g_max_s)
-            self.quality = sigma.astype(np.float32)
         self.programmed_s = self._program() if programmed_s is None else programmed_s
+        self.quality = np.zeros(self.programmed_s.shape, np.float32)
+        if noise is not None:
+            sigma = noise.sigma.evaluate(self.programmed_s.astype(float), spec.device.g_max_s)
+            self.quality = sigma.astype(np.float32)
         self._aged: tuple[int, np.ndarray] | None = None
 
     @property
@@ -151,7 +151,7 @@ class Chip:
     @property
     def time_s(self) -> float:
         """Seconds since programming."""
-        return self.clock_ns * 1e-9
+        return self.clock_ns / 1e9
 
     def wait(self, seconds: float) -> None:
         """Let time pass: moves the clock by whole nanoseconds. UsageError if negative."""
@@ -160,7 +160,7 @@ class Chip:
                 f"wait {seconds} s", "time does not run backwards", "give zero or a positive time"
             )
         clock_ns = self.clock_ns + round(seconds * 1e9)
-        check_time(self.spec.device, clock_ns * 1e-9)
+        check_time(self.spec.device, clock_ns / 1e9)
         self.clock_ns = clock_ns
 
     def normals(self, purpose: Purpose, replica: int, sequence: int = 0, timed: bool = False
@@ -238,7 +238,7 @@ class Chip:
             return out
         normals = self.normals(Purpose.READ_SLOW, replica, sequence, timed=True)
         add_slow_noise(
-            normals, self.draws.index, self.quality, np.float32(split.slow), split.relative,
+            normals, self.draws.index, self.quality[replica], np.float32(split.slow), split.relative,
             *self.limits_s, g, out,
         )
         return out
@@ -246,7 +246,7 @@ class Chip:
     def fast_sigma(self, replica: int = 0) -> np.ndarray:
         """Return the white noise of one read of every cell: (n_cells,) float32 [S]."""
         split = noise_split(self.spec, self.time_s)
-        sigma = self.quality * np.float32(split.fast)
+        sigma = self.quality[replica] * np.float32(split.fast)
         return np.asarray(sigma * self.aged()[replica] if split.relative else sigma)
 
     def gain(self, cells: Sequence[np.ndarray]) -> np.ndarray:

@@ -221,7 +221,10 @@ def _place_array(
                 lines = (row0 + np.arange(rows))[:, None] * tile.cols
                 pairs = col0 + n_planes * np.arange(cols)[None, :]
                 where[here] = (lines + pairs)[None] + np.arange(n_planes)[:, None, None]
-                used = rows * cols * n_planes // (group if group > 1 else 1)
+                used = rows * cols * n_planes
+                if group > 1:  # the last group may hold fewer blocks
+                    blocks = min(group, request.n_blocks - block * group)
+                    used = blocks * request.n_in * request.n_out * n_planes
                 rectangles.append(
                     Rectangle(request.name, block, number, row0, col0, rows, cols * n_planes, used)
                 )

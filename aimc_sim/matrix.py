@@ -77,7 +77,8 @@ def map_matrix(w: ArrayLike, spec: ChipSpec, calibrate: ArrayLike | None = None)
     w = np.asarray(w)
     if w.ndim != 2 or w.size == 0 or w.dtype.kind not in "fiubc" or not np.isfinite(w).all():
         raise InputError(
-            "map a matrix", f"it has shape {w.shape}, type {w.dtype}, or values that are not finite",
+            "map a matrix",
+            f"it has shape {w.shape}, type {w.dtype}, or values that are not finite",
             "give a non-empty 2-D matrix of finite numbers",
         )
     real = np.asarray(w, float) if not np.iscomplexobj(w) else np.block(
@@ -95,10 +96,13 @@ def map_matrix(w: ArrayLike, spec: ChipSpec, calibrate: ArrayLike | None = None)
     return MappedMatrix(w, real, spec, layout, scale, full_scale, adc_range)
 
 
-def _probe(w: np.ndarray, n_in: int, calibrate: ArrayLike | None) -> tuple[np.ndarray, float | None]:
+def _probe(
+    w: np.ndarray, n_in: int, calibrate: ArrayLike | None
+) -> tuple[np.ndarray, float | None]:
     """Return calibration inputs at full scale 1, (n, n_in), and that full scale."""
     if calibrate is None:
-        probe = np.random.Generator(np.random.Philox(int(Purpose.PROBE))).standard_normal((256, n_in))
+        generator = np.random.Generator(np.random.Philox(int(Purpose.PROBE)))
+        probe = generator.standard_normal((256, n_in))
         return probe / np.abs(probe).max(axis=1, keepdims=True), None
     given = _inputs(calibrate, w, "calibrate with")
     largest = float(np.abs(given).max(initial=0.0))

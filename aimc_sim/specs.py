@@ -26,11 +26,16 @@ from pydantic import (
 from aimc_sim.errors import AimcError, InputError, UsageError, nearest
 from aimc_sim.units import parse_quantity
 
-CHIP_SCHEMA = "aimc-sim.chip/1"
+CHIP_SCHEMA: Literal["aimc-sim.chip/1"] = "aimc-sim.chip/1"
 
 
 def _si(value: Any, *, kind: str) -> Any:
-    return parse_quantity(value, kind) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    try:
+        return parse_quantity(value, kind)
+    except UsageError as error:
+        raise ValueError(f"{error.found}; {error.do}") from None
 
 
 def _quantity(kind: str) -> Any:
@@ -303,7 +308,7 @@ class ChipSpec(Spec):
                 f"use preset '{name}'", "no preset has that name",
                 f"{hint}choose one of {', '.join(presets())}, or give a .toml file",
             )
-        text = resources.files("aimc_sim.presets").joinpath(f"{name}.toml").read_text("utf-8")
+        text = resources.files("aimc_sim").joinpath("presets", f"{name}.toml").read_text("utf-8")
         return cls.from_text(text, origin=f"preset {name}")
 
     @classmethod
@@ -340,8 +345,9 @@ class ChipSpec(Spec):
 
 def presets() -> list[str]:
     """Return the names of the published chips that come with the package."""
-    folder = resources.files("aimc_sim.presets")
-    return sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml"))
+    folder = resources.files("aimc_sim").joinpath("presets")
+    names = (file.name for file in folder.iterdir())
+    return sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml"))
 
 
 def load_chip(name_or_file: str | Path) -> ChipSpec:
@@ -365,7 +371,8 @@ def _known_fields(model: type[BaseModel], location: tuple[Any, ...]) -> list[str
     """Return the field names of the part of `model` in which a misspelt field was found."""
     for part in location[:-1]:
         field = model.model_fields.get(str(part))
-        candidates = [] if field is None else [field.annotation, *getattr(field.annotation, "__args__", ())]
+        kind = None if field is None else field.annotation
+        candidates = [kind, *getattr(kind, "__args__", ())]
         inner = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
         if not inner:
             return []
@@ -378,7 +385,9 @@ def _validated(cls: type[AnySpec], data: dict[str, Any], asked: str) -> AnySpec:
         return cls.model_validate(data)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        # pydantic names the members of a union in the path of the error: not ours to show
+        path = [str(part) for part in first["loc"] if "[" not in str(part) and "-" not in str(part)]
+        where = ".".join(path) or "the file"
         if first["type"] == "extra_forbidden":
             known = _known_fields(cls, first["loc"])
             guess = nearest(str(first["loc"][-1]), known)

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from aimc_sim.chip import noise_split
 from aimc_sim.errors import InputError, UsageError, nearest
-from aimc_sim.mapping import CellArray, Layout, Request, place, target_conductances, weight_scale
+from aimc_sim.mapping import (
+    Layout,
+    Request,
+    group_size,
+    place,
+    target_conductances,
+    tile_of,
+    weight_scale,
+)
 from aimc_sim.specs import ChipSpec
 from ssm import ranges
 from ssm.forms import StateForm, state_form
@@ -27,10 +37,11 @@ from ssm.model import Model
 if TYPE_CHECKING:
     from ssm.inference import ProgrammedModel
 
+LARGEST = np.finfo(np.float32).max  # the chip runs in float32
 PARTS = ("encoder", "readout", "mixing", "decoder")
 # plane of A's blocks that each of the four products drives: (row of the state, column)
-_LEAPFROG_PLANES = ((1, 0), (0, 0), (0, 1), (1, 1))
-_PAIR_PLANES = ((0, 0), (1, 0), (0, 1), (1, 1))
+_LEAPFROG_PLANES: tuple[tuple[int, int], ...] = ((1, 0), (0, 0), (0, 1), (1, 1))
+_PAIR_PLANES: tuple[tuple[int, int], ...] = ((0, 0), (1, 0), (0, 1), (1, 1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,17 +193,15 @@ def deploy(
         calibration = calibration or f"{len(calibrate)} given sequences"
     signal = _check_signal(model, calibrate)
     parts = list_parts(model, forms, form, decay, digital)
-    exact = [_group(part, None, spec) for part in parts]
+    layout = place([_request(part) for part in parts if part.analog], spec)
+    exact = [group_blocks(part.weights, _group_of(part, spec)) for part in parts]
     network = build_network(model, forms, form, decay, parts, exact, spec)
     record = ranges.record(network, _exact_weights(parts, exact), signal, model.n_classes)
     converters = ranges.converters(network, record, model, spec)
     parts = [_with_row_range(part, converters, network) for part in parts]
-    requests = [
-        Request(p.name, *p.weights.shape, pair=p.pair, kind=p.kind, may_split=p.may_split)
-        for p in parts if p.analog
-    ]
-    layout = place(requests, spec)
     target, weights = _map_weights(parts, layout, spec)
+    if form == "leapfrog":
+        _warn_of_white_noise(forms, target, layout, spec)
     return Deployment(
         model, spec, form, decay if form == "leapfrog" else "tile", digital, calibration, signal,
         layout, target, weights, network, converters, _compensated(parts, layout, form),
@@ -207,9 +216,10 @@ def _check_signal(model: Model, signal: np.ndarray) -> np.ndarray:
             f"the model reads {model.d_input} feature(s) a step",
             f"give an array (n, time, {model.d_input})",
         )
-    if not np.isfinite(signal).all():
+    if signal.dtype.kind not in "fiub" or not (np.abs(signal) <= LARGEST).all():
         raise InputError(
-            "calibrate converters", "the data have NaN or infinite values", "remove them"
+            "calibrate converters", "the data have NaN, infinite or too large values",
+            "give finite real numbers",
         )
     return np.ascontiguousarray(signal, np.float32)
 
@@ -249,13 +259,15 @@ def list_parts(
     return parts
 
 
-def _group_of(part: Part, spec: ChipSpec) -> int:
-    from aimc_sim.mapping import group_size, tile_of
+def _request(part: Part) -> Request:
+    n_blocks, n_in, n_out = part.weights.shape
+    return Request(
+        part.name, n_blocks, n_in, n_out, pair=part.pair, kind=part.kind, may_split=part.may_split
+    )
 
-    if not part.analog:
-        return 1
-    request = Request(part.name, *part.weights.shape, pair=part.pair, kind=part.kind)
-    return group_size(request, tile_of(spec, part.kind))
+
+def _group_of(part: Part, spec: ChipSpec) -> int:
+    return group_size(_request(part), tile_of(spec, part.kind)) if part.analog else 1
 
 
 def group_blocks(blocks: np.ndarray, group: int) -> np.ndarray:
@@ -267,10 +279,6 @@ def group_blocks(blocks: np.ndarray, group: int) -> np.ndarray:
         own = blocks[j::group]
         grouped[: len(own), j * rows : (j + 1) * rows, j * cols : (j + 1) * cols] = own
     return grouped
-
-
-def _group(part: Part, values: np.ndarray | None, spec: ChipSpec) -> np.ndarray:
-    return group_blocks(part.weights if values is None else values, _group_of(part, spec))
 
 
 def _exact_weights(parts: list[Part], exact: list[np.ndarray]) -> np.ndarray:
@@ -341,7 +349,8 @@ def _with_row_range(part: Part, converters: Converters, network: Network) -> Par
     first, last = network.mode_first[layer], network.mode_first[layer + 1]
     n_heads = network.n_heads
     limit = max(float(converters.dac_limit), 1.0)
-    states = converters.state_step[:, first:last].reshape(2, n_heads, -1).astype(float)
+    states = converters.state_step.reshape(2, -1)[:, first:last].astype(float)
+    states = states.reshape(2, n_heads, -1)
     rows = np.concatenate(
         [states[0], states[1], converters.skip_step[layer][:, None].astype(float)], axis=1
     )
@@ -370,18 +379,16 @@ def _map_weights(
         target = target_conductances(w, scale, device, pair=part.pair)
         targets[array.first : array.first + array.n_cells] = target.ravel()
         index = array.cell_index()
-        minus = index[1] if part.pair else np.full(index[0].shape, -1)
-        columns = [part.in_kernel_order(a) for a in (index[0], minus, scale, w)]
-        for product, values in zip(part.products, zip(*columns, strict=True), strict=True):
+        partner = index[1] if part.pair else np.full(index[0].shape, -1)
+        planes = [part.in_kernel_order(a) for a in (index[0], partner, scale, w)]
+        for product, values in zip(part.products, zip(*planes, strict=True), strict=True):
             chunks.append((product, list(values)))
     chunks.sort(key=lambda item: item[0])
-    plus, minus, scale, exact = (
-        np.concatenate([values[k] for _, values in chunks]) for k in range(4)
-    )
-    product = np.concatenate([np.full(values[0].size, number) for number, values in chunks])
+    columns = [np.concatenate([values[k] for _, values in chunks]) for k in range(4)]
+    numbers = np.concatenate([np.full(values[0].size, number) for number, values in chunks])
     weights = WeightMap(
-        plus.astype(np.int64), minus.astype(np.int64), scale.astype(np.float32),
-        exact.astype(np.float32), product.astype(np.int64),
+        columns[0].astype(np.int64), columns[1].astype(np.int64),
+        columns[2].astype(np.float32), columns[3].astype(np.float32), numbers.astype(np.int64),
     )
     return targets, weights
 
@@ -421,4 +428,36 @@ def _compensated(
     return tuple(result)
 
 
-__all__ = ["CellArray", "Deployment", "Part", "deploy"]
+def _warn_of_white_noise(
+    forms: list[StateForm], target_s: np.ndarray, layout: Layout, spec: ChipSpec
+) -> None:
+    """Warn of modes whose white read noise makes the variance of the state grow without bound.
+
+    A white relative error s of every access is parametric noise; the leapfrog form is stable in
+    mean square for s < sqrt(d / 2) / tan(theta / 2).
+    """
+    device = spec.device
+    if device.read_noise is None:
+        return
+    factor = noise_split(spec, 3600.0).fast  # what is new at a step hardly depends on the time
+    arrays = [a for a in layout.arrays if a.request.kind == "short_tile"]
+    n_loud, n_modes = 0, 0
+    for form, array in zip(forms, arrays, strict=True):
+        cells = target_s[array.first : array.first + array.n_cells].reshape(array.tile.shape)[0]
+        n = form.decay.size
+        own = np.arange(n)
+        place_in_group = own % array.group
+        row, col = array.request.n_in * place_in_group, array.request.n_out * place_in_group
+        g = cells[own // array.group, row, col]  # the cell of e
+        sigma = device.read_noise.sigma.evaluate(g, device.g_max_s) * factor
+        if not device.read_noise.relative:
+            sigma = sigma / np.maximum(g - device.g_min_s, 1e-30)
+        half = 0.5 * np.arctan2(np.abs(form.pole[1]), np.abs(form.pole[0]))
+        n_loud += int((sigma * np.tan(half) > np.sqrt(form.decay / 2)).sum())
+        n_modes += n
+    if n_loud:
+        warnings.warn(
+            f"white read noise of '{device.name}' is above the mean-square stability limit of "
+            f"{n_loud} of {n_modes} modes: their states may grow in long sequences",
+            stacklevel=3,
+        )

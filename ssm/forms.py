@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aimc_sim.errors import UsageError, nearest
+from aimc_sim.errors import InputError, UsageError, nearest
 from ssm.model import Layer
 
 FORMS = ("digital", "direct", "delta", "leapfrog")
@@ -61,6 +61,12 @@ def state_form(layer: Layer, form: str, *, digital_decay: bool = False) -> State
     planes = np.stack([pole.real, pole.imag])
     ones = np.ones(pole.size)
     decay = 1.0 - np.abs(pole)
+    if (decay <= 0).any():
+        raise InputError(
+            f"put A on cells in form '{form}'",
+            f"{int((decay <= 0).sum())} poles lie on or outside the unit circle",
+            "use a stable model",
+        )
     if form == "leapfrog":
         cells = leapfrog_cells(layer.pole, gain)
         readout = np.concatenate([cells.c0, cells.c1, layer.skip[:, None]], axis=1)
@@ -108,7 +114,7 @@ def leapfrog_cells(pole: np.ndarray, gain: np.ndarray) -> LeapfrogCells:
     mirrored = turned.imag < 0
     turned = np.where(mirrored, turned.conj(), turned)
     gain = np.where(mirrored, gain.conj(), gain)
-    half = 0.5 * np.angle(turned)
+    half = 0.5 * np.arctan2(turned.imag, np.abs(turned.real))  # a pole at -0.0 lies at angle 0
     return LeapfrogCells(
         sign=sign,
         e=2.0 * np.sin(half),

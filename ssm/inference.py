@@ -14,6 +14,7 @@ import numpy as np
 from aimc_sim.chip import Chip, noise_split
 from aimc_sim.errors import CapacityError, InputError, UsageError
 from aimc_sim.randomness import Purpose, clock_word
+from ssm.deploy import LARGEST
 from ssm.forms import leapfrog_matrix
 from ssm.kernels import sequence
 from ssm.kernels.network import A_PRODUCT, PER_LAYER
@@ -43,12 +44,13 @@ class Run:
     @property
     def diverged(self) -> int:
         """Number of (chip, sample) pairs whose logits are not finite."""
-        return int((~np.isfinite(self.logits).all(axis=-1)).sum())
+        finite = np.asarray(np.isfinite(self.logits).all(axis=-1))
+        return int(finite.size - finite.sum())
 
     def accuracy(self, y: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return the share of right answers of every chip, (chips,); not finite is wrong."""
-        logits = np.atleast_3d(self.logits) if self.logits.ndim == 3 else self.logits[None]
-        finite = np.isfinite(logits).all(axis=-1)
+        logits = self.logits if self.logits.ndim == 3 else self.logits[None]
+        finite = np.asarray(np.isfinite(logits).all(axis=-1))
         right = (np.where(finite[..., None], logits, 0).argmax(axis=-1) == y) & finite
         return np.asarray(right.mean(axis=-1))
 
@@ -57,7 +59,7 @@ class Run:
 class StreamState:
     """State between two calls of `step`: n streams, each with its own states and read noise."""
 
-    states: NDArray[np.float32]  # (n, 2, K)
+    states: NDArray[np.float32]  # (n, 2 K)
     pooled: NDArray[np.float32]  # (n, H)
     step: int
     weights: list[sequence.Weights] = field(repr=False)
@@ -116,8 +118,8 @@ class ProgrammedModel:
         length = x.shape[1] if return_states else 0
         traces = np.zeros((self.chips, len(x), length, 2, n_states), np.float32)
         sequence.run_batch(
-            x, first_sample, self.chip.draws, self._cells(), self.chip.aged(), self._gain(), d.network,
-            d.converters, empty_record(d.network, False), self._source(),
+            x, first_sample, self.chip.draws, self._cells(), self.chip.aged(), self._gain(),
+            d.network, d.converters, empty_record(d.network, False), self._source(),
             *buffer_sizes(d.network), logits, traces,
         )
         wall_s = time.perf_counter() - started
@@ -192,7 +194,7 @@ class ProgrammedModel:
             )
             for i in range(n)
         ]
-        shape = (n, 2, d.network.sign.size)
+        shape = (n, 2 * d.network.sign.size)
         return StreamState(
             np.zeros(shape, np.float32), np.zeros((n, d.network.n_heads), np.float32), 0, weights
         )
@@ -202,7 +204,7 @@ class ProgrammedModel:
         g = self.chip.aged()[replica]
         w = np.empty(cells.plus.size, np.float32)
         v, out, z = np.empty_like(w), np.empty_like(g), np.empty(1, np.float32)
-        sequence.read_weights(self.chip.draws, cells, g, gain, z, out, w, v)
+        sequence.read_weights(self.chip.draws, cells, cells.quality[replica], g, gain, z, out, w, v)
         return w
 
     def _checked(self, x: NDArray[np.floating]) -> NDArray[np.float32]:
@@ -213,7 +215,7 @@ class ProgrammedModel:
                 f"run data of shape {x.shape}", f"the model reads {width} feature(s) a step",
                 f"give an array (n, time, {width}) that is not empty",
             )
-        if x.dtype.kind not in "fiub" or not np.isfinite(x).all():
+        if x.dtype.kind not in "fiub" or not (np.abs(x) <= LARGEST).all():
             raise InputError("run data", "some are NaN, infinite or no real numbers", "clean them")
         return np.ascontiguousarray(x, np.float32)
 

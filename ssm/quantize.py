@@ -63,9 +63,10 @@ class Precision:
             name, _, bits = (piece.strip() for piece in item.partition("="))
             if name not in names:
                 guess = nearest(name, names)
+                hint = f"did you mean '{guess}'? " if guess else ""
                 raise UsageError(
                     f"read precision '{item}'", f"there is no quantity '{name}'",
-                    (f"did you mean '{guess}'? " if guess else "") + f"known are {', '.join(names)}",
+                    f"{hint}known are {', '.join(names)}",
                 )
             if not bits.isdigit():
                 raise UsageError(

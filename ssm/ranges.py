@@ -10,8 +10,15 @@ from aimc_sim.matrix import converter_limit
 from aimc_sim.randomness import Purpose
 from aimc_sim.specs import ChipSpec
 from ssm.forms import power_of_two_above
-from ssm.kernels.network import A_PRODUCT, C_PRODUCT, MIX_PRODUCT, PER_LAYER, Converters, Network
-from ssm.kernels.network import Record, Weights
+from ssm.kernels.network import (
+    A_PRODUCT,
+    C_PRODUCT,
+    MIX_PRODUCT,
+    PER_LAYER,
+    Converters,
+    Network,
+    Record,
+)
 from ssm.model import Model
 
 if TYPE_CHECKING:
@@ -75,7 +82,7 @@ def empty_record(network: Network, on: bool) -> Record:
     return Record(
         on,
         np.zeros(network.n_in * size, f),
-        np.zeros((2, network.sign.size * size), f),
+        np.zeros(2 * network.sign.size * size, f),
         np.zeros((n_layers, n_heads * size), f),
         np.zeros((n_layers, n_heads * size), f),
         np.zeros(n_heads * size, f),
@@ -90,30 +97,40 @@ def ideal_converters(network: Network) -> Converters:
     f = np.float32
     ones = np.ones
     return Converters(
-        f(0), f(0), f(0), f(0), ones(network.n_in, f), ones((2, network.sign.size), f),
-        ones((2, network.sign.size), f), ones((n_layers, n_heads), f),
-        ones((n_layers, n_heads), f), ones(n_heads, f),
+        f(0), f(0), f(0), f(0), ones(network.n_in, f), ones(2 * network.sign.size, f),
+        ones(2 * network.sign.size, f), ones(2 * network.sign.size, f),
+        ones((n_layers, n_heads), f), ones((n_layers, n_heads), f), ones(n_heads, f),
         np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), ones(int(counts.sum()), f),
+        ones(int(counts.sum()), f),
     )
 
 
 def record(network: Network, w: np.ndarray, signal: np.ndarray, n_classes: int) -> Record:
-    """Return the largest signals that the error-free model shows on `signal` (n, time, n_in)."""
-    from ssm.kernels.sequence import record_batch
+    """Return the largest signals that the error-free model shows on `signal` (n, time, n_in).
 
-    n_products = network.analog.size
+    The same compiled kernel as every run, with exact weights and on one thread, since all
+    sequences share the record.
+    """
+    import numba
+
+    from ssm.kernels import sequence
+
     seen = empty_record(network, True)
-    # every product passes through `finish` here, so that all are recorded
-    all_analog = network._replace(analog=np.ones(n_products, bool))
-    weights = Weights(
-        w, np.zeros_like(w), np.zeros(n_products, bool), np.zeros((n_products, 2), np.uint64)
-    )
-    logits = np.zeros((len(signal), n_classes), np.float32)
-    trace = np.zeros((0, 2, network.sign.size), np.float32)
-    record_batch(
-        signal, weights, all_analog, ideal_converters(network), seen, *buffer_sizes(network),
-        logits, trace,
-    )
+    # every product passes through its converters here, so that all are recorded
+    every = network._replace(analog=np.ones(network.analog.size, bool))
+    cells, draws, source = sequence.no_cells(w)
+    logits = np.zeros((1, len(signal), n_classes), np.float32)
+    traces = np.zeros((1, len(signal), 0, 2, network.sign.size), np.float32)
+    threads = numba.get_num_threads()
+    numba.set_num_threads(1)
+    try:
+        sequence.run_batch(
+            signal, 0, draws, cells, np.zeros((1, 1), np.float32),
+            np.ones((1, network.analog.size)), every, ideal_converters(network), seen, source,
+            *buffer_sizes(network), logits, traces,
+        )
+    finally:
+        numba.set_num_threads(threads)
     return seen
 
 
@@ -148,12 +165,14 @@ def converters(network: Network, seen: Record, model: Model, spec: ChipSpec) -> 
         state_limit=register,
         input_step=_shared(seen.inputs) * dac_steps,
         state_step=states * dac_steps,
+        state_inverse=1 / (states * dac_steps),
         register_step=states * f(_REGISTER_HEADROOM / (register or 1)),
         skip_step=skips * dac_steps,
         mix_step=np.stack([_shared(row) for row in seen.mixes]) * dac_steps,
         decode_step=_shared(seen.decodes) * dac_steps,
         adc_first=first,
         adc_step=(outputs * adc_steps).astype(f),
+        adc_inverse=(1 / (outputs * adc_steps)).astype(f),
     )
 
 

@@ -15,6 +15,7 @@ from aimc_sim.kernels._jit import kernel
 from aimc_sim.kernels.philox import normal_pair, philox
 
 _ZERO = np.uint64(0)
+_32 = np.uint64(32)
 
 
 class Draws(NamedTuple):
@@ -43,12 +44,13 @@ def cell_draws(tile: np.ndarray, element: np.ndarray) -> Draws:
 def stream_key(seed0, seed1, purpose, replica, place):
     """Return the two Philox key words of a stream: (seed, purpose, replica, place)."""
     w0, w1, _, _ = philox(
-        np.uint64(place), np.uint64(replica), np.uint64(purpose), _ZERO, seed0, seed1
+        np.uint64(place), np.uint64(replica), np.uint64(purpose), np.uint64(place) >> _32,
+        seed0, seed1,
     )
     return w0, w1
 
 
-@kernel()
+@kernel(allocates=True)
 def fill_cell_normals(draws, n_tiles, seed0, seed1, purpose, replica, c2, c3, out):
     """Fill out (>= 4 n_blocks,) float32 with the normals of all blocks; cells index into it."""
     key0 = np.empty(n_tiles, np.uint64)

@@ -106,7 +106,7 @@ def multiply_part(x, w, v, noisy, k0, k1, read, adc, y, s, z):
     if noisy:
         s[:] = _ZERO32
         accumulate_squares(x, v, s)
-        fill_normals(z, y.size, k0, k1, np.uint64(0), np.uint64(read), np.uint64(read >> 32))
+        fill_normals(z, 0, y.size, k0, k1, np.uint64(0), np.uint64(read), np.uint64(read >> 32))
         add_noise(y, s, z, sigma)
     if limit > _ZERO32:
         convert(y, step, inverse, limit)
@@ -181,7 +181,7 @@ def finish_batch(
         if noisy:
             z = np.empty(n_out + 32, np.float32)
             read = first_read + b
-            fill_normals(z, n_out, k0, k1, np.uint64(0), np.uint64(read), np.uint64(read >> 32))
+            fill_normals(z, 0, n_out, k0, k1, np.uint64(0), np.uint64(read), np.uint64(read >> 32))
             add_noise(y[b], s[b], z, adc_sigma)
         if adc_limit > _ZERO32:
             convert(y[b], adc_step, inverse, adc_limit)
@@ -204,14 +204,14 @@ def mvm_cells(x, g_plus, g_minus, sigma_plus, sigma_minus, scale, seeds, replica
         k0, k1 = stream_key(seeds[0], seeds[1], 6, replica, tiles)
         out[b, :] = _ZERO32
         for i in range(n_in):
-            fill_normals(z, 2 * n_out, k0, k1, np.uint64(i), np.uint64(b), np.uint64(0))
+            fill_normals(z, 0, 2 * n_out, k0, k1, np.uint64(i), np.uint64(b), np.uint64(0))
             for j in range(n_out):
                 plus = g_plus[i, j] + sigma_plus[i, j] * z[j]
                 minus = g_minus[i, j] + sigma_minus[i, j] * z[n_out + j]
                 out[b, j] += x[b, i] * (plus - minus) * scale[j]
 
 
-@kernel()
+@kernel(allocates=True)
 def read_streams(seed0, seed1, purpose, replica, places):
     """Return the keys (n, 2) uint64 of the streams at `places` (n,)."""
     keys = np.empty((places.size, 2), np.uint64)

@@ -85,16 +85,19 @@ def normal_pair(w0, w1):
 
 
 @kernel()
-def fill_normals(out, n, k0, k1, c1, c2, c3):
-    """Fill out[:n], float32 (>= n rounded up to 32,), with the normals of elements 0 .. n-1.
+def fill_normals(out, first, n, k0, k1, c1, c2, c3):
+    """Fill out[:n], float32 (>= n rounded up to 32,), with the normals of n elements.
+
+    first : number of the first element, a multiple of 32.
 
     Element e takes lane (e >> 3) & 3 of counter word 8 (e >> 5) + (e & 7): groups of 32 are
     written as four whole vectors. Depends on the address (key, c1, c2, c3, e) alone.
     """
     for group in range((n + 31) >> 5):
         base = group << 5
+        counter = ((first >> 5) + group) << 3
         for j in range(8):
-            c0 = np.uint64((group << 3) + j)
+            c0 = np.uint64(counter + j)
             w0, w1, w2, w3 = philox(c0, c1, c2, c3, k0, k1)
             z0, z1 = normal_pair(w0, w1)
             z2, z3 = normal_pair(w2, w3)

@@ -53,13 +53,15 @@ class Converters(NamedTuple):
     adc_noise: np.float32  # in steps
     state_limit: np.float32  # 0: the state register is not quantised
     input_step: np.ndarray  # (n_in,) encoder
-    state_step: np.ndarray  # (2, K) DAC of every state
-    register_step: np.ndarray  # (2, K) digital state register
+    state_step: np.ndarray  # (2 K,) DAC of every state
+    state_inverse: np.ndarray  # (2 K,) 1 / state_step: a product costs a sixth of a division
+    register_step: np.ndarray  # (2 K,) digital state register
     skip_step: np.ndarray  # (L, H) input u of C's skip row
     mix_step: np.ndarray  # (L, H)
     decode_step: np.ndarray  # (H,)
     adc_first: np.ndarray  # (n_products + 1,) first output of a product
     adc_step: np.ndarray  # (n_outputs,) parts of a product one after the other
+    adc_inverse: np.ndarray  # (n_outputs,)
 
 
 class Weights(NamedTuple):
@@ -76,7 +78,7 @@ class Record(NamedTuple):
 
     on: bool
     inputs: np.ndarray  # as Converters.input_step
-    states: np.ndarray  # (2, K)
+    states: np.ndarray  # (2 K,)
     skips: np.ndarray  # (L, H)
     mixes: np.ndarray  # (L, H)
     decodes: np.ndarray  # (H,)
@@ -91,7 +93,7 @@ class Workspace(NamedTuple):
     out: np.ndarray  # (H,) one value a head
     x0: np.ndarray  # (K_max,) converted states
     x1: np.ndarray  # (K_max,)
-    rows: np.ndarray  # (H * (2 M_max + 1),) inputs of C
+    inputs: np.ndarray  # (n_in,)
     y: np.ndarray  # (width,) a product
     s: np.ndarray  # (width,) its variance
     total: np.ndarray  # (width,) sum over row parts

@@ -8,7 +8,7 @@ import numba
 import numpy as np
 
 from aimc_sim.kernels._jit import kernel
-from aimc_sim.kernels.cells import add_slow_noise, clip_cells, fill_cell_normals
+from aimc_sim.kernels.cells import Draws, add_slow_noise, clip_cells, fill_cell_normals
 from aimc_sim.kernels.mvm import read_streams
 from ssm.kernels import activation, state
 from ssm.kernels.network import (
@@ -16,16 +16,14 @@ from ssm.kernels.network import (
     C_PRODUCT,
     MIX_PRODUCT,
     PER_LAYER,
-    Converters,
-    Network,
-    Record,
     Weights,
     Workspace,
 )
-from ssm.kernels.product import dense, drive, read_heads
+from ssm.kernels.product import copy, dense, drive_inputs, read_heads
 
 _ZERO = np.float32(0.0)
 _ONE = np.float32(1.0)
+_0 = np.uint64(0)
 
 
 class Cells(NamedTuple):
@@ -33,7 +31,7 @@ class Cells(NamedTuple):
     numba's parallel loops take no nested tuples)."""
 
     n_tiles: int
-    quality: np.ndarray  # (n_cells,) float32 read noise of a cell
+    quality: np.ndarray  # (n_replicas, n_cells) float32 read noise of a cell
     slow: np.float32  # factor of the noise that lasts for a sequence
     fast: np.float32  # factor of the noise that is new at each read
     relative: bool
@@ -45,6 +43,18 @@ class Cells(NamedTuple):
     scale: np.ndarray  # (n_weights,) float32 weight of one siemens
     exact: np.ndarray  # (n_weights,) float32 the weight itself, where it is digital
     product: np.ndarray  # (n_weights,) int64 product that a weight belongs to
+
+
+def no_cells(w):
+    """Return cells, draws and source of a run with exact weights w (n_weights,) and no cells."""
+    none = np.full(w.size, -1)
+    cells = Cells(
+        0, np.zeros((1, 1), np.float32), _ZERO, _ZERO, True, _ZERO, _ZERO, _ZERO, none, none,
+        np.zeros(w.size, np.float32), w, np.zeros(w.size, np.int64),
+    )
+    draws = Draws(np.zeros(0, np.int32), np.zeros(0, np.uint64), np.zeros(1, np.int32))
+    zero = np.uint64(0)
+    return cells, draws, Address(zero, zero, 0, zero, 0, 0)
 
 
 class Address(NamedTuple):
@@ -59,14 +69,14 @@ class Address(NamedTuple):
 
 
 @kernel()
-def read_weights(draws, cells, g, gain, z, out, w, v):
+def read_weights(draws, cells, quality, g, gain, z, out, w, v):
     """Fill w, v (n_weights,) with what one sequence finds in cells g (n_cells,) float32 [S].
 
     z : block normals of the slow noise; out (n_cells,) scratch; gain (n_products,) of drift.
     """
     if cells.slow > _ZERO:
         add_slow_noise(
-            z, draws.index, cells.quality, cells.slow, cells.relative,
+            z, draws.index, quality, cells.slow, cells.relative,
             cells.floor_s, cells.ceiling_s, g, out,
         )
     else:
@@ -78,7 +88,7 @@ def read_weights(draws, cells, g, gain, z, out, w, v):
             v[k] = _ZERO
             continue
         scale = cells.scale[k] / gain[cells.product[k]]
-        sigma = cells.quality[plus] * cells.fast
+        sigma = quality[plus] * cells.fast
         if cells.relative:
             sigma *= g[plus]
         variance = sigma * sigma
@@ -86,14 +96,14 @@ def read_weights(draws, cells, g, gain, z, out, w, v):
             w[k] = (out[plus] - cells.g_min_s) * scale
         else:
             w[k] = (out[plus] - out[minus]) * scale
-            sigma = cells.quality[minus] * cells.fast
+            sigma = quality[minus] * cells.fast
             if cells.relative:
                 sigma *= g[minus]
             variance += sigma * sigma
         v[k] = variance * scale * scale
 
 
-@kernel()
+@kernel(allocates=True)
 def find_noisy(network, cells, v, converters):
     """Return (n_products,) bool: products with any read or ADC noise."""
     n = network.analog.size
@@ -115,76 +125,75 @@ def find_noisy(network, cells, v, converters):
 
 
 @kernel()
-def step_layer(layer, network, weights, converters, record, address, x0, x1, work):
-    """Advance one layer by a time step: work.h (H,) in and out, states x0, x1 (K,) in place."""
+def step_layer(layer, network, weights, converters, record, address, states, work):
+    """Advance one layer by a time step: work.h (H,) in and out, states (2 K,) in place."""
     n_heads = network.n_heads
-    first, last = network.mode_first[layer], network.mode_first[layer + 1]
-    n_modes = (last - first) // n_heads
+    first = network.mode_first[layer]
+    n = network.mode_first[layer + 1] - first
+    n_modes = n // n_heads
     product = 1 + layer * PER_LAYER
     h, u, work_out = work.h, work.u, work.out
     scale, shift = network.norm_scale[layer], network.norm_shift[layer]
+    heads = np.uint64(n_heads)
     if network.norm == 1:
         activation.normalise(h, scale, shift, network.norm_epsilon, network.affine_norm, u)
     else:
-        u[:] = h
-    args = (network, weights, converters, record, address, work)
+        copy(h, _0, heads, u)
     a = product + A_PRODUCT
     if network.form == 0:
-        pole = network.pole[:, first:last]
-        state.advance_digital(x0, x1, pole[0], pole[1])
+        state.advance_digital(first, n, states, network.pole)
     elif network.form == 3:
-        state.advance_leapfrog(a, first, x0, x1, *args)
+        state.advance_leapfrog(
+            a, first, n, states, network, weights, converters, record, address, work
+        )
     else:
-        state.advance_pairs(a, first, x0, x1, *args)
-    state.add_input(u, n_modes, x0)
+        state.advance_pairs(
+            a, first, n, states, network, weights, converters, record, address, work
+        )
+    state.add_input(u, first, n_modes, states)
+    half = states.size // 2
     if converters.state_limit > _ZERO:
-        state.hold(x0, converters.register_step[0, first:last], converters.state_limit)
-        state.hold(x1, converters.register_step[1, first:last], converters.state_limit)
-    rows = work.rows[: n_heads * (2 * n_modes + 1)]
-    gather_rows(layer, first, n_modes, x0, x1, u, network, converters, record, work, rows)
-    read_heads(product + C_PRODUCT, rows, n_heads, *args)
-    work_out[:] = work.total[:n_heads]
+        state.hold(first, n, states, converters.register_step, converters.state_limit)
+        state.hold(half + first, n, states, converters.register_step, converters.state_limit)
+    c = product + C_PRODUCT
+    if network.analog[c]:
+        limit = converters.dac_limit
+        for plane in range(2):
+            state.drive_states(
+                np.uint64(plane * half + first), np.uint64(n), states, converters.state_step,
+                converters.state_inverse, limit, record.on, record.states,
+                work.x0 if plane == 0 else work.x1,
+            )
+        drive_inputs(
+            u, converters.skip_step[layer], limit, record.skips[layer], record.on, work_out
+        )
+    else:
+        copy(states, np.uint64(first), np.uint64(n), work.x0)
+        copy(states, np.uint64(half + first), np.uint64(n), work.x1)
+        copy(u, _0, heads, work_out)
+    read_heads(
+        c, work.x0, work.x1, work_out, n_modes, network, weights, converters, record, address,
+        work,
+    )
+    copy(work.total, _0, heads, work_out)
     activation.gelu(work_out)
     mix = product + MIX_PRODUCT
     n_mix = network.mix_bias.shape[1]
     limit = converters.dac_limit if network.analog[mix] else _ZERO
-    drive(work_out, converters.mix_step[layer], limit, record.mixes[layer], record.on, u)
-    dense(mix, u, n_mix, *args)
-    mixed = work.total[:n_mix]
+    drive_inputs(work_out, converters.mix_step[layer], limit, record.mixes[layer], record.on, u)
+    dense(mix, u, n_mix, network, weights, converters, record, address, work)
+    mixed = work.total
     for j in range(n_mix):
         mixed[j] += network.mix_bias[layer, j]
     if network.glu:
         activation.gate(mixed, n_heads, work_out)
     else:
-        work_out[:] = mixed
+        copy(mixed, _0, heads, work_out)
     for k in range(n_heads):
         h[k] += work_out[k]
     if network.norm == 2:
         activation.normalise(h, scale, shift, network.norm_epsilon, network.affine_norm, u)
-        h[:] = u
-
-
-@kernel()
-def gather_rows(layer, first, n_modes, x0, x1, u, network, converters, record, work, rows):
-    """rows (H * (2 M + 1),) = what drives C's rows: both states of every mode, then u."""
-    n_heads = network.n_heads
-    analog = network.analog[1 + layer * PER_LAYER + C_PRODUCT]
-    limit = converters.dac_limit if analog else _ZERO
-    n = n_heads * n_modes
-    q0, q1, qu = work.x0[:n], work.x1[:n], work.out
-    steps = converters.state_step[:, first : first + n]
-    drive(x0, steps[0], limit, record.states[0, first : first + n], record.on, q0)
-    drive(x1, steps[1], limit, record.states[1, first : first + n], record.on, q1)
-    drive(u, converters.skip_step[layer], limit, record.skips[layer], record.on, qu)
-    width = 2 * n_modes + 1
-    for head in range(n_heads):
-        at = head * width
-        low = head * n_modes
-        for m in range(n_modes):
-            rows[at + m] = q0[low + m]
-        for m in range(n_modes):
-            rows[at + n_modes + m] = q1[low + m]
-        rows[at + 2 * n_modes] = qu[head]
+        copy(u, _0, heads, h)
 
 
 @kernel()
@@ -192,18 +201,14 @@ def step_network(x, step, sample, moment, network, weights, converters, record, 
     """One time step: input x (n_in,) to the last layer's output in work.h (H,)."""
     address = (np.uint64(step), np.uint64(sample), moment)
     n_heads = network.n_heads
-    rows = work.rows[: network.n_in]
+    rows = work.inputs[: network.n_in]
     limit = converters.dac_limit if network.analog[0] else _ZERO
-    drive(x, converters.input_step, limit, record.inputs, record.on, rows)
+    drive_inputs(x, converters.input_step, limit, record.inputs, record.on, rows)
     dense(0, rows, n_heads, network, weights, converters, record, address, work)
     for h in range(n_heads):
         work.h[h] = work.total[h] + network.encoder_bias[h]
     for layer in range(network.mode_first.size - 1):
-        first, last = network.mode_first[layer], network.mode_first[layer + 1]
-        step_layer(
-            layer, network, weights, converters, record, address,
-            states[0, first:last], states[1, first:last], work,
-        )
+        step_layer(layer, network, weights, converters, record, address, states, work)
 
 
 @kernel()
@@ -212,20 +217,20 @@ def decode(pooled, step, sample, moment, network, weights, converters, record, w
     address = (np.uint64(step), np.uint64(sample), moment)
     product = network.analog.size - 1
     limit = converters.dac_limit if network.analog[product] else _ZERO
-    drive(pooled, converters.decode_step, limit, record.decodes, record.on, work.u)
+    drive_inputs(pooled, converters.decode_step, limit, record.decodes, record.on, work.u)
     dense(product, work.u, logits.size, network, weights, converters, record, address, work)
     for j in range(logits.size):
         logits[j] = work.total[j] + network.decoder_bias[j]
 
 
-@kernel()
+@kernel(allocates=True)
 def run_sequence(x, sample, moment, network, weights, converters, record, work, logits, trace):
     """Run one sequence x (time, n_in) from zero states; logits (n_classes,) come out.
 
     trace : (time, 2, K) states after every step, or (0, 2, K) for none.
     """
     n_steps = x.shape[0]
-    states = np.zeros((2, network.mode_first[-1]), np.float32)
+    states = np.zeros(2 * network.mode_first[-1], np.float32)
     pooled = np.zeros(network.n_heads, np.float32)
     for step in range(n_steps):
         step_network(
@@ -237,7 +242,7 @@ def run_sequence(x, sample, moment, network, weights, converters, record, work, 
             for h in range(pooled.size):
                 pooled[h] += work.h[h]
         if trace.shape[0] > 0:
-            trace[step] = states
+            trace[step] = states.reshape(2, states.size // 2)
     if not network.pool_last:
         for h in range(pooled.size):
             pooled[h] /= np.float32(n_steps)
@@ -246,7 +251,7 @@ def run_sequence(x, sample, moment, network, weights, converters, record, work, 
     )
 
 
-@kernel()
+@kernel(allocates=True)
 def make_work(network, n_classes, n_work, n_z):
     """Return the buffers of one sequence (see network.Workspace)."""
     k = 0
@@ -256,13 +261,13 @@ def make_work(network, n_classes, n_work, n_z):
     return Workspace(
         np.zeros(n, np.float32), np.zeros(n, np.float32), np.zeros(n, np.float32),
         np.zeros(k, np.float32), np.zeros(k, np.float32),
-        np.zeros(max(2 * k + n, network.n_in), np.float32),
+        np.zeros(network.n_in, np.float32),
         np.zeros(n_work, np.float32), np.zeros(n_work, np.float32),
         np.zeros(n_work, np.float32), np.zeros(n_z + 32, np.float32),
     )
 
 
-@kernel()
+@kernel(allocates=True)
 def sequence_weights(replica, sample, draws, cells, g, gain, network, converters, source):
     """Return the Weights of one sequence on one replica: slow noise drawn, variances made."""
     n_blocks = draws.counter.size
@@ -276,7 +281,7 @@ def sequence_weights(replica, sample, draws, cells, g, gain, network, converters
     w = np.empty(cells.plus.size, np.float32)
     v = np.empty(cells.plus.size, np.float32)
     out = np.empty(g.size, np.float32)
-    read_weights(draws, cells, g, gain, z, out, w, v)
+    read_weights(draws, cells, cells.quality[replica], g, gain, z, out, w, v)
     noisy = find_noisy(network, cells, v, converters)
     places = np.arange(network.analog.size)
     keys = read_streams(source.seed0, source.seed1, source.read_purpose, number, places)
@@ -307,21 +312,11 @@ def run_batch(
         )
 
 
-@kernel()
-def record_batch(x, weights, network, converters, record, n_work, n_z, logits, trace):
-    """Run x (n, time, n_in) one after the other, keeping the largest signals in `record`."""
-    work = make_work(network, logits.shape[1], n_work, n_z)
-    for i in range(x.shape[0]):
-        run_sequence(
-            x[i], i, np.uint64(0), network, weights, converters, record, work, logits[i], trace
-        )
-
-
-@kernel()
+@kernel(allocates=True)
 def step_one(
     x, step, sample, moment, network, weights, converters, record, states, pooled, logits, work
 ):
-    """One step of one stream: states (2, K), pooled (H,) in place, logits (n_classes,) so far."""
+    """One step of one stream: states (2 K,), pooled (H,) in place, logits (n_classes,) so far."""
     step_network(x, step, sample, moment, network, weights, converters, record, states, work)
     mean = np.empty_like(pooled)
     for h in range(pooled.size):

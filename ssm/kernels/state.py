@@ -1,7 +1,11 @@
-"""One time step of a layer's states in each analog form of A (design notes in docs/theory).
+"""One time step of a layer's states in each analog form of A.
 
-Every function advances x0, x1 (K,) float32 in place by the input u (H,), K = H M modes in head
-order: x0, x1 are Re and Im of the mode, or p and q of the leapfrog form.
+States of all layers lie in one array x (2 K,): Re (or p of the leapfrog form) of every mode in
+head order, then Im (or q). Every function advances, in place, the modes first .. first + n - 1
+of a layer, in chunks whose buffers stay in the L1 cache.
+
+The loops take plain arrays: where they reach into named tuples instead, LLVM reloads every
+pointer in the loop and the same code runs five times slower.
 """
 
 from __future__ import annotations
@@ -10,121 +14,188 @@ import numpy as np
 
 from aimc_sim.kernels._jit import kernel
 from aimc_sim.kernels.converters import quantise
-from ssm.kernels.product import draw, drive, finish, sum_blocks
+from aimc_sim.kernels.philox import fill_normals
+from ssm.kernels.product import clear, drive, finish, keep_largest, sum_cells, sum_groups
 
 _ZERO = np.float32(0.0)
 _ONE = np.float32(1.0)
+_0 = np.uint64(0)
+CHUNK = 256  # modes; a multiple of 32, the group of the random numbers
 
 
 @kernel()
-def add_input(u, n_modes, x0):
-    """x0 (H * n_modes,) += the head's input on every mode (the input weight is 1)."""
+def add_input(u, first, n_modes, x):
+    """x[first + k] += the head's input, for every mode of every head (the input weight is 1)."""
     for h in range(u.size):
-        for k in range(h * n_modes, (h + 1) * n_modes):
-            x0[k] += u[h]
+        begin = np.uint64(first + h * n_modes)
+        for k in range(np.uint64(n_modes)):
+            x[begin + k] += u[h]
 
 
 @kernel()
-def advance_digital(x0, x1, pole_re, pole_im):
-    """x <- dA x in digital logic, float32."""
-    for k in range(x0.size):
-        re = pole_re[k] * x0[k] - pole_im[k] * x1[k]
-        x1[k] = pole_re[k] * x1[k] + pole_im[k] * x0[k]
-        x0[k] = re
+def advance_digital(first, n, x, pole):
+    """x <- dA x in digital logic; pole (2, K) float32, Re and Im."""
+    a, b = np.uint64(first), np.uint64(first + x.size // 2)
+    pole_re, pole_im = pole[0], pole[1]
+    for k in range(np.uint64(n)):
+        re = pole_re[a + k] * x[a + k] - pole_im[a + k] * x[b + k]
+        x[b + k] = pole_re[a + k] * x[b + k] + pole_im[a + k] * x[a + k]
+        x[a + k] = re
+
+
+@kernel(inline=True)
+def drive_states(at, n, x, step, inverse, limit, recording, seen, out):
+    """out[:n] = states at .. at + n - 1 after their DACs (at in 0 .. 2 K - 1, uint64)."""
+    if recording:
+        keep_largest(x, at, n, seen, at)
+    drive(x, at, n, step, inverse, at, limit, out)
+
+
+@kernel(inline=True)
+def _sum(weight_first, low, n, n_layer, group, x, w, v, noisy, y, s):
+    """y, s[:n] += cells of modes low .. low + n - 1 of a layer, driven by x."""
+    if group == 1:
+        sum_cells(x, np.uint64(n), w, v, np.uint64(weight_first + low), noisy, y, s)
+    else:
+        sum_groups(x, n_layer, w, v, weight_first, group, noisy, y, s)
+
+
+@kernel(inline=True)
+def _access(
+    product, low, n, n_layer, group, x, weight_first, w, v, noisy, keys, c1, c2, c3, adc_limit,
+    adc_sigma, adc_first, adc_step, adc_inverse, recording, outputs, y, s, z,
+):
+    """y[:n] = one access of the array: cells driven by x, summed, noise, converted."""
+    m = np.uint64(n)
+    loud = noisy[product]
+    clear(m, y)
+    if loud:
+        clear(m, s)
+        fill_normals(z, low, n, keys[product, 0], keys[product, 1], c1, c2, c3)
+    _sum(weight_first[product], low, n, n_layer, group, x, w, v, loud, y, s)
+    finish(
+        m, loud, s, z, _0, adc_limit, adc_sigma, adc_step, adc_inverse, recording, outputs,
+        np.uint64(adc_first[product] + low), y,
+    )
 
 
 @kernel()
-def _access(product, which, x, network, weights, converters, record, address, work):
-    """work.y[:K] = one access: cells of plane `which` driven by x (K,), summed, converted."""
-    n = x.size
-    group = network.group_a
-    n_groups = (n + group - 1) // group
-    size = n_groups * group * group
-    at = network.weight_first[product + which]
-    y, s = work.y[:n], work.s[:n]
-    y[:] = _ZERO
-    noisy = weights.noisy[product + which]
-    if noisy:
-        s[:] = _ZERO
-    sum_blocks(x, weights.w[at : at + size], group, noisy, weights.v[at : at + size], y, s)
-    draw(product + which, n, weights, address, work.z)
-    finish(product + which, 0, y, s, work.z, weights, converters, record, address)
+def _pairs(
+    product, first, n_layer, group, keep, x, weight_first, w, v, noisy, keys, c1, c2, c3,
+    dac_limit, state_step, state_inverse, adc_limit, adc_sigma, adc_first, adc_step,
+    adc_inverse, recording, seen, outputs, x0, x1, y, s, z,
+):
+    half = x.size // 2
+    chunk = CHUNK if group == 1 else n_layer
+    for low in range(0, n_layer, chunk):
+        n = min(chunk, n_layer - low)
+        m = np.uint64(n)
+        at0, at1 = np.uint64(first + low), np.uint64(half + first + low)
+        drive_states(at0, m, x, state_step, state_inverse, dac_limit, recording, seen, x0)
+        drive_states(at1, m, x, state_step, state_inverse, dac_limit, recording, seen, x1)
+        for out in range(2):
+            number = product + 2 * out
+            loud = noisy[number]
+            clear(m, y)
+            clear(m, s)
+            if loud:
+                fill_normals(z, low, n, keys[number, 0], keys[number, 1], c1, c2, c3)
+            _sum(weight_first[number], low, n, n_layer, group, x0, w, v, loud, y, s)
+            _sum(weight_first[number + 1], low, n, n_layer, group, x1, w, v, loud, y, s)
+            finish(
+                m, loud, s, z, _0, adc_limit, adc_sigma, adc_step, adc_inverse, recording,
+                outputs, np.uint64(adc_first[number] + low), y,
+            )
+            begin = np.uint64(out * half + first + low)
+            for k in range(m):
+                x[begin + k] = keep * x[begin + k] + y[k]
 
 
 @kernel()
-def advance_pairs(product, first, x0, x1, network, weights, converters, record, address, work):
+def advance_pairs(product, first, n_layer, x, network, weights, converters, record, address, work):
     """Direct and delta form: y = A x or (A - 1) x, both rows driven at once; delta adds y to x."""
-    n = x0.size
-    q0, q1 = work.x0[:n], work.x1[:n]
-    steps = converters.state_step[:, first : first + n]
-    limit = converters.dac_limit
-    drive(x0, steps[0], limit, record.states[0, first : first + n], record.on, q0)
-    drive(x1, steps[1], limit, record.states[1, first : first + n], record.on, q1)
-    group = network.group_a
-    size = (n + group - 1) // group * group * group
-    y, s = work.y[:n], work.s[:n]
-    for out in range(2):
-        y[:] = _ZERO
-        s[:] = _ZERO
-        noisy = weights.noisy[product + 2 * out]
-        at0 = network.weight_first[product + 2 * out]
-        at1 = network.weight_first[product + 2 * out + 1]
-        sum_blocks(q0, weights.w[at0 : at0 + size], group, noisy, weights.v[at0 : at0 + size], y, s)
-        sum_blocks(q1, weights.w[at1 : at1 + size], group, noisy, weights.v[at1 : at1 + size], y, s)
-        draw(product + 2 * out, n, weights, address, work.z)
-        finish(product + 2 * out, 0, y, s, work.z, weights, converters, record, address)
-        x = x0 if out == 0 else x1
-        if network.form == 1:
-            x[:] = y
-        else:
-            for k in range(n):
-                x[k] += y[k]
+    _pairs(
+        product, first, n_layer, network.group_a, _ZERO if network.form == 1 else _ONE, x,
+        network.weight_first, weights.w, weights.v, weights.noisy, weights.keys,
+        address[0], address[1], address[2], converters.dac_limit, converters.state_step,
+        converters.state_inverse, converters.adc_limit, converters.adc_noise,
+        converters.adc_first, converters.adc_step, converters.adc_inverse, record.on,
+        record.states, record.outputs, work.x0, work.x1, work.y, work.s, work.z,
+    )
 
 
 @kernel()
-def advance_leapfrog(product, first, x0, x1, network, weights, converters, record, address, work):
+def _leapfrog(
+    product, first, n_layer, group, digital_decay, sign, decay, x, weight_first, w, v, noisy,
+    keys, c1, c2, c3, dac_limit, state_step, state_inverse, adc_limit, adc_sigma, adc_first,
+    adc_step, adc_inverse, recording, seen, outputs, driven, y, s, z,
+):
+    half = x.size // 2
+    chunk = CHUNK if group == 1 else n_layer
+    for low in range(0, n_layer, chunk):
+        n = min(chunk, n_layer - low)
+        m, p, q = np.uint64(n), np.uint64(first + low), np.uint64(half + first + low)
+        drive_states(q, m, x, state_step, state_inverse, dac_limit, recording, seen, driven)
+        _access(
+            product, low, n, n_layer, group, driven, weight_first, w, v, noisy, keys, c1, c2, c3,
+            adc_limit, adc_sigma, adc_first, adc_step, adc_inverse, recording, outputs, y, s, z,
+        )
+        for k in range(m):
+            x[p + k] -= y[k]
+        drive_states(p, m, x, state_step, state_inverse, dac_limit, recording, seen, driven)
+        _access(
+            product + 1, low, n, n_layer, group, driven, weight_first, w, v, noisy, keys, c1, c2,
+            c3, adc_limit, adc_sigma, adc_first, adc_step, adc_inverse, recording, outputs,
+            y, s, z,
+        )
+        for k in range(m):
+            x[q + k] += y[k]
+        if digital_decay:
+            for k in range(m):
+                keep = (_ONE - decay[p + k]) * sign[p + k]
+                x[p + k] *= keep
+                x[q + k] *= keep
+            continue
+        _access(
+            product + 2, low, n, n_layer, group, driven, weight_first, w, v, noisy, keys, c1, c2,
+            c3, adc_limit, adc_sigma, adc_first, adc_step, adc_inverse, recording, outputs,
+            y, s, z,
+        )
+        for k in range(m):
+            x[p + k] = sign[p + k] * (x[p + k] - y[k])
+        drive_states(q, m, x, state_step, state_inverse, dac_limit, recording, seen, driven)
+        _access(
+            product + 3, low, n, n_layer, group, driven, weight_first, w, v, noisy, keys, c1, c2,
+            c3, adc_limit, adc_sigma, adc_first, adc_step, adc_inverse, recording, outputs,
+            y, s, z,
+        )
+        for k in range(m):
+            x[q + k] = sign[p + k] * (x[q + k] - y[k])
+
+
+@kernel()
+def advance_leapfrog(
+    product, first, n_layer, x, network, weights, converters, record, address, work
+):
     """Sequential leapfrog: p1 = p - e1 q; q1 = q + e2 p1; (p, q) <- sigma (p1 - d1 p1, q1 - d2 q1).
 
     Three accesses of the array, four products; stable for every constant error of e and d within
     wide bounds, since det = (1 - d1)(1 - d2) whatever e1, e2 are.
     """
-    n = x0.size
-    driven = work.x0[:n]
-    y = work.y[:n]
-    steps = converters.state_step[:, first : first + n]
-    limit = converters.dac_limit
-    seen0 = record.states[0, first : first + n]
-    seen1 = record.states[1, first : first + n]
-    args = (network, weights, converters, record, address, work)
-    drive(x1, steps[1], limit, seen1, record.on, driven)
-    _access(product, 0, driven, *args)
-    for k in range(n):
-        x0[k] -= y[k]
-    drive(x0, steps[0], limit, seen0, record.on, driven)
-    _access(product, 1, driven, *args)
-    for k in range(n):
-        x1[k] += y[k]
-    if network.digital_decay:
-        decay = network.decay[first : first + n]
-        for k in range(n):
-            x0[k] -= decay[k] * x0[k]
-            x1[k] -= decay[k] * x1[k]
-    else:
-        _access(product, 2, driven, *args)
-        for k in range(n):
-            x0[k] -= y[k]
-        drive(x1, steps[1], limit, seen1, record.on, driven)
-        _access(product, 3, driven, *args)
-        for k in range(n):
-            x1[k] -= y[k]
-    sign = network.sign[first : first + n]
-    for k in range(n):
-        x0[k] *= sign[k]
-        x1[k] *= sign[k]
+    _leapfrog(
+        product, first, n_layer, network.group_a, network.digital_decay, network.sign,
+        network.decay, x, network.weight_first, weights.w, weights.v, weights.noisy,
+        weights.keys, address[0], address[1], address[2], converters.dac_limit,
+        converters.state_step, converters.state_inverse, converters.adc_limit,
+        converters.adc_noise, converters.adc_first, converters.adc_step, converters.adc_inverse,
+        record.on, record.states, record.outputs, work.x0, work.y, work.s, work.z,
+    )
 
 
 @kernel()
-def hold(x, step, limit):
-    """The state register: x (K,) rounded to its step and clipped at limit steps, in place."""
-    for k in range(x.size):
-        x[k] = quantise(x[k], step[k], _ONE / step[k], limit)
+def hold(at, n, x, step, limit):
+    """The state register: states at .. at + n - 1 rounded to their step, clipped, in place."""
+    first = np.uint64(at)
+    for k in range(np.uint64(n)):
+        width = step[first + k]
+        x[first + k] = quantise(x[first + k], width, _ONE / width, limit)
