@@ -69,6 +69,7 @@ class Weights(NamedTuple):
 
     w: np.ndarray  # (n_weights,)
     v: np.ndarray  # (n_weights,) white variance of one read
+    spread: np.ndarray  # (n_weights,) its square root
     noisy: np.ndarray  # (n_products,) bool
     keys: np.ndarray  # (n_products, 2) uint64
 

@@ -97,6 +97,16 @@ def draw(product, first, n, weights, address, z):
 
 
 @kernel(inline=True)
+def sum_noisy_cells(x, n, w, spread, w_first, z, y):
+    """y[:n] = x (w + spread z): one noisy cell a column, spread its standard deviation.
+
+    The normal is symmetric, so x may stand for |x|, and no square root is left in the loop.
+    """
+    for k in range(n):
+        y[k] = x[k] * (w[w_first + k] + spread[w_first + k] * z[k])
+
+
+@kernel(inline=True)
 def sum_cells(x, n, w, v, w_first, noisy, y, s):
     """y[:n] += x w and s[:n] += x^2 v: one cell a column, as A has without idle cells."""
     if noisy:

@@ -285,7 +285,7 @@ def sequence_weights(replica, sample, draws, cells, g, gain, network, converters
     noisy = find_noisy(network, cells, v, converters)
     places = np.arange(network.analog.size)
     keys = read_streams(source.seed0, source.seed1, source.read_purpose, number, places)
-    return Weights(w, v, noisy, keys)
+    return Weights(w, v, np.sqrt(v), noisy, keys)
 
 
 @kernel(parallel=True)

@@ -15,7 +15,15 @@ import numpy as np
 from aimc_sim.kernels._jit import kernel
 from aimc_sim.kernels.converters import quantise
 from aimc_sim.kernels.philox import fill_normals
-from ssm.kernels.product import clear, drive, finish, keep_largest, sum_cells, sum_groups
+from ssm.kernels.product import (
+    clear,
+    drive,
+    finish,
+    keep_largest,
+    sum_cells,
+    sum_groups,
+    sum_noisy_cells,
+)
 
 _ZERO = np.float32(0.0)
 _ONE = np.float32(1.0)
@@ -62,17 +70,21 @@ def _sum(weight_first, low, n, n_layer, group, x, w, v, noisy, y, s):
 
 @kernel(inline=True)
 def _access(
-    product, low, n, n_layer, group, x, weight_first, w, v, noisy, keys, c1, c2, c3, adc_limit,
+    product, low, n, n_layer, group, x, weight_first, w, v, spread, noisy, keys, c1, c2, c3, adc_limit,
     adc_sigma, adc_first, adc_step, adc_inverse, recording, outputs, y, s, z,
 ):
     """y[:n] = one access of the array: cells driven by x, summed, noise, converted."""
     m = np.uint64(n)
     loud = noisy[product]
-    clear(m, y)
     if loud:
-        clear(m, s)
         fill_normals(z, low, n, keys[product, 0], keys[product, 1], c1, c2, c3)
-    _sum(weight_first[product], low, n, n_layer, group, x, w, v, loud, y, s)
+    if loud and group == 1 and adc_sigma == _ZERO:
+        sum_noisy_cells(x, m, w, spread, np.uint64(weight_first[product] + low), z, y)
+        loud = False
+    else:
+        clear(m, y)
+        clear(m, s)
+        _sum(weight_first[product], low, n, n_layer, group, x, w, v, loud, y, s)
     finish(
         m, loud, s, z, _0, adc_limit, adc_sigma, adc_step, adc_inverse, recording, outputs,
         np.uint64(adc_first[product] + low), y,
@@ -126,7 +138,7 @@ def advance_pairs(product, first, n_layer, x, network, weights, converters, reco
 
 @kernel()
 def _leapfrog(
-    product, first, n_layer, group, digital_decay, sign, decay, x, weight_first, w, v, noisy,
+    product, first, n_layer, group, digital_decay, sign, decay, x, weight_first, w, v, spread, noisy,
     keys, c1, c2, c3, dac_limit, state_step, state_inverse, adc_limit, adc_sigma, adc_first,
     adc_step, adc_inverse, recording, seen, outputs, driven, y, s, z,
 ):
@@ -137,14 +149,14 @@ def _leapfrog(
         m, p, q = np.uint64(n), np.uint64(first + low), np.uint64(half + first + low)
         drive_states(q, m, x, state_step, state_inverse, dac_limit, recording, seen, driven)
         _access(
-            product, low, n, n_layer, group, driven, weight_first, w, v, noisy, keys, c1, c2, c3,
+            product, low, n, n_layer, group, driven, weight_first, w, v, spread, noisy, keys, c1, c2, c3,
             adc_limit, adc_sigma, adc_first, adc_step, adc_inverse, recording, outputs, y, s, z,
         )
         for k in range(m):
             x[p + k] -= y[k]
         drive_states(p, m, x, state_step, state_inverse, dac_limit, recording, seen, driven)
         _access(
-            product + 1, low, n, n_layer, group, driven, weight_first, w, v, noisy, keys, c1, c2,
+            product + 1, low, n, n_layer, group, driven, weight_first, w, v, spread, noisy, keys, c1, c2,
             c3, adc_limit, adc_sigma, adc_first, adc_step, adc_inverse, recording, outputs,
             y, s, z,
         )
@@ -157,7 +169,7 @@ def _leapfrog(
                 x[q + k] *= keep
             continue
         _access(
-            product + 2, low, n, n_layer, group, driven, weight_first, w, v, noisy, keys, c1, c2,
+            product + 2, low, n, n_layer, group, driven, weight_first, w, v, spread, noisy, keys, c1, c2,
             c3, adc_limit, adc_sigma, adc_first, adc_step, adc_inverse, recording, outputs,
             y, s, z,
         )
@@ -165,7 +177,7 @@ def _leapfrog(
             x[p + k] = sign[p + k] * (x[p + k] - y[k])
         drive_states(q, m, x, state_step, state_inverse, dac_limit, recording, seen, driven)
         _access(
-            product + 3, low, n, n_layer, group, driven, weight_first, w, v, noisy, keys, c1, c2,
+            product + 3, low, n, n_layer, group, driven, weight_first, w, v, spread, noisy, keys, c1, c2,
             c3, adc_limit, adc_sigma, adc_first, adc_step, adc_inverse, recording, outputs,
             y, s, z,
         )
@@ -184,7 +196,7 @@ def advance_leapfrog(
     """
     _leapfrog(
         product, first, n_layer, network.group_a, network.digital_decay, network.sign,
-        network.decay, x, network.weight_first, weights.w, weights.v, weights.noisy,
+        network.decay, x, network.weight_first, weights.w, weights.v, weights.spread, weights.noisy,
         weights.keys, address[0], address[1], address[2], converters.dac_limit,
         converters.state_step, converters.state_inverse, converters.adc_limit,
         converters.adc_noise, converters.adc_first, converters.adc_step, converters.adc_inverse,
