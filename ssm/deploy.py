@@ -348,13 +348,14 @@ def _with_row_range(part: Part, converters: Converters, network: Network) -> Par
     layer = (part.products[0] - 1) // PER_LAYER
     first, last = network.mode_first[layer], network.mode_first[layer + 1]
     n_heads = network.n_heads
-    limit = max(float(converters.dac_limit), 1.0)
+    limit = float(converters.dac_limit)
+    full = limit + 1 if limit > 1 else 1.0  # steps of a range (see ranges.converters)
     states = converters.state_step.reshape(2, -1)[:, first:last].astype(float)
     states = states.reshape(2, n_heads, -1)
     rows = np.concatenate(
         [states[0], states[1], converters.skip_step[layer][:, None].astype(float)], axis=1
     )
-    changes = {"row_range": rows[:, :, None] * limit}
+    changes = {"row_range": rows[:, :, None] * full}
     return Part(**{**part.__dict__, **changes})
 
 

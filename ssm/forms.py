@@ -61,13 +61,13 @@ def state_form(layer: Layer, form: str, *, digital_decay: bool = False) -> State
     planes = np.stack([pole.real, pole.imag])
     ones = np.ones(pole.size)
     decay = 1.0 - np.abs(pole)
-    if (decay <= 0).any():
-        raise InputError(
-            f"put A on cells in form '{form}'",
-            f"{int((decay <= 0).sum())} poles lie on or outside the unit circle",
-            "use a stable model",
-        )
     if form == "leapfrog":
+        if (decay <= 0).any():
+            raise InputError(
+                "put A on cells in leapfrog form",
+                f"{int((decay <= 0).sum())} poles lie on or outside the unit circle",
+                "use a stable model",
+            )
         cells = leapfrog_cells(layer.pole, gain)
         readout = np.concatenate([cells.c0, cells.c1, layer.skip[:, None]], axis=1)
         e, d = cells.e.ravel(), cells.d.ravel()

@@ -59,7 +59,7 @@ class Run:
 class StreamState:
     """State between two calls of `step`: n streams, each with its own states and read noise."""
 
-    states: NDArray[np.float32]  # (n, 2 K)
+    states: NDArray[np.float32]  # (n, 2, K)
     pooled: NDArray[np.float32]  # (n, H)
     step: int
     weights: list[sequence.Weights] = field(repr=False)
@@ -158,7 +158,8 @@ class ProgrammedModel:
         for i in range(len(u)):
             sequence.step_one(
                 u[i], state.step, first_sample + i, clock_word(self.chip.clock_ns), d.network,
-                state.weights[i], d.converters, silent, new.states[i], new.pooled[i], y[i], work,
+                state.weights[i], d.converters, silent, new.states[i].reshape(-1), new.pooled[i],
+                y[i], work,
             )
         return y, new
 
@@ -194,7 +195,7 @@ class ProgrammedModel:
             )
             for i in range(n)
         ]
-        shape = (n, 2 * d.network.sign.size)
+        shape = (n, 2, d.network.sign.size)
         return StreamState(
             np.zeros(shape, np.float32), np.zeros((n, d.network.n_heads), np.float32), 0, weights
         )

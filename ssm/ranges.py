@@ -137,8 +137,9 @@ def record(network: Network, w: np.ndarray, signal: np.ndarray, n_classes: int) 
 def converters(network: Network, seen: Record, model: Model, spec: ChipSpec) -> Converters:
     """Return converters whose ranges cover the recorded signals.
 
-    States, skip inputs and the outputs of A get power-of-two ranges, shifts in logic; matrices
-    one input range, and one output range a column.
+    States, skip inputs and the outputs of A get ranges and steps that are powers of two, shifts
+    in logic: the range 2^k has 2^(bits - 1) steps a side, and the last one is clipped. Matrices
+    have one input range, and one output range a column.
     """
     f = np.float32
     asked = model.precision or {}
@@ -146,34 +147,38 @@ def converters(network: Network, seen: Record, model: Model, spec: ChipSpec) -> 
     if "act" in asked:  # activations are what the DACs see
         act = converter_limit(asked["act"])
         dac = min(dac, act) if dac else act
-    bits = asked.get("state")
-    register = converter_limit(bits) if bits is not None else f(0)
-    dac_steps, adc_steps = f(spec.dac.headroom / (dac or 1)), spec.adc.headroom / (adc or 1)
+    register = converter_limit(asked["state"]) if "state" in asked else f(0)
     counts = output_counts(network)
     first = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    outputs = _positive(seen.outputs.astype(float))
+    output_steps = _positive(seen.outputs.astype(float)) * spec.adc.headroom / (adc or 1)
     for layer in range(network.mode_first.size - 1):
         begin = 1 + layer * PER_LAYER + A_PRODUCT
         a = slice(first[begin], first[begin + 4])
-        outputs[a] = power_of_two_above(outputs[a], least=-60)
-    states = power_of_two_above(_positive(seen.states), least=-60).astype(f)
-    skips = power_of_two_above(_positive(seen.skips), least=-60).astype(f)
+        output_steps[a] = _shift_steps(seen.outputs[a], spec.adc.headroom, adc)
+    states = _shift_steps(seen.states, spec.dac.headroom, dac)
+    input_scale = f(spec.dac.headroom / (dac or 1))
     return Converters(
         dac_limit=dac,
         adc_limit=adc,
         adc_noise=f(spec.adc.noise_lsb),
         state_limit=register,
-        input_step=_shared(seen.inputs) * dac_steps,
-        state_step=states * dac_steps,
-        state_inverse=1 / (states * dac_steps),
-        register_step=states * f(_REGISTER_HEADROOM / (register or 1)),
-        skip_step=skips * dac_steps,
-        mix_step=np.stack([_shared(row) for row in seen.mixes]) * dac_steps,
-        decode_step=_shared(seen.decodes) * dac_steps,
+        input_step=_shared(seen.inputs) * input_scale,
+        state_step=states,
+        state_inverse=1 / states,
+        register_step=_shift_steps(seen.states, _REGISTER_HEADROOM, register),
+        skip_step=_shift_steps(seen.skips, spec.dac.headroom, dac),
+        mix_step=np.stack([_shared(row) for row in seen.mixes]) * input_scale,
+        decode_step=_shared(seen.decodes) * input_scale,
         adc_first=first,
-        adc_step=(outputs * adc_steps).astype(f),
-        adc_inverse=(1 / (outputs * adc_steps)).astype(f),
+        adc_step=output_steps.astype(f),
+        adc_inverse=(1 / output_steps).astype(f),
     )
+
+
+def _shift_steps(largest: np.ndarray, headroom: float, limit: float) -> np.ndarray:
+    """Return power-of-two steps (float32) of converters whose range covers headroom * largest."""
+    full = power_of_two_above(_positive(largest.astype(float)) * headroom, least=-60)
+    return (full / ((float(limit) + 1) if limit > 1 else 1.0)).astype(np.float32)
 
 
 def _positive(x: np.ndarray) -> np.ndarray:

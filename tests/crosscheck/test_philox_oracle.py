@@ -82,7 +82,7 @@ def test_a_logarithm_is_good_to_two_units_in_the_last_place():
 def test_every_normal_sits_at_its_documented_address():
     key, upper = (0x12345678, 0x9ABCDEF0), (3, 70_000, 9)
     out = np.empty(96, np.float32)
-    fill_normals(out, 70, *map(np.uint64, key), *map(np.uint64, upper))
+    fill_normals(out, 0, 70, *map(np.uint64, key), *map(np.uint64, upper))
     for element in range(70):
         counter = 8 * (element >> 5) + (element & 7)
         expected = plain_normals((counter, *upper), key)[(element >> 3) & 3]
@@ -92,9 +92,17 @@ def test_every_normal_sits_at_its_documented_address():
 def test_a_longer_fill_begins_with_the_shorter_one():
     short, long = np.empty(64, np.float32), np.empty(192, np.float32)
     address = [np.uint64(word) for word in (1, 2, 3, 4, 5)]
-    fill_normals(short, 33, *address)
-    fill_normals(long, 161, *address)
+    fill_normals(short, 0, 33, *address)
+    fill_normals(long, 0, 161, *address)
     np.testing.assert_array_equal(short[:33], long[:33])
+
+
+def test_a_fill_from_a_later_element_continues_the_first():
+    whole, rest = np.empty(192, np.float32), np.empty(128, np.float32)
+    address = [np.uint64(word) for word in (1, 2, 3, 4, 5)]
+    fill_normals(whole, 0, 192, *address)
+    fill_normals(rest, 64, 128, *address)
+    np.testing.assert_array_equal(whole[64:], rest)
 
 
 @pytest.mark.parametrize("place", [0, 1, 4095, (1 << 20) + 3])

@@ -29,8 +29,14 @@ def test_the_units_of_the_contract_are_all_there():
 @given(pair=st.sampled_from(UNITS), number=numbers, space=st.sampled_from(["", " ", "  "]))
 def test_a_number_with_a_unit_is_that_many_of_it(pair, number, space):
     kind, unit = pair
-    expected = number * FACTORS[kind][unit]
+    expected = pytest.approx(number * FACTORS[kind][unit], rel=3e-16, abs=0)
     assert parse_quantity(f"{space}{number!r}{space}{unit}{space}", kind) == expected
+
+
+@pytest.mark.parametrize("text, value", [("5uS", 5e-6), ("40uS", 40e-6), ("250ns", 250e-9)])
+def test_a_quantity_is_the_float_that_its_scientific_notation_is(text, value):
+    kind = "time" if text.endswith("s") else "conductance"
+    assert parse_quantity(text, kind) == value
 
 
 @FIXED
@@ -65,7 +71,7 @@ def test_a_number_beyond_all_floats_is_refused():
 
 
 def test_micro_may_be_written_as_the_sign():
-    assert parse_quantity("25\N{MICRO SIGN}S", "conductance") == 25 * 1e-6
+    assert parse_quantity("25\N{MICRO SIGN}S", "conductance") == 25e-6
 
 
 @FIXED

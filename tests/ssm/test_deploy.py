@@ -150,7 +150,7 @@ def test_converters_act_on_every_product_of_leapfrog_as_written():
     converters = deployment.converters
     adc_step = converters.adc_step[converters.adc_first[1] : converters.adc_first[5]]
     adc_step = adc_step.reshape(4, 5).astype(float)
-    dac_step = converters.state_step.astype(float)
+    dac_step = converters.state_step.reshape(2, -1).astype(float)
     h = x[0] @ model.encoder_weight + model.encoder_bias
 
     def access(product, weight, state, which):
@@ -187,7 +187,7 @@ def test_a_state_register_holds_multiples_of_its_step_within_its_bits():
     x = random_input(10, 4, 60)
     deployment = ssm.deploy(model, IDEAL, calibrate=x)
     states = deployment.program(0).infer(x, return_states=True).states
-    codes = states[0] / deployment.converters.register_step
+    codes = states[0] / deployment.converters.register_step.reshape(2, -1)
     assert deployment.converters.state_limit == 31
     np.testing.assert_allclose(codes, np.round(codes), rtol=0, atol=1e-4)
     assert 4 < np.abs(codes).max() <= 31
@@ -414,7 +414,7 @@ def test_calibration_data_of_another_shape_are_refused(shape):
 def test_calibration_data_that_are_not_finite_are_refused(value):
     x = random_input(0, 2, 5)
     x[1, 3] = value
-    with pytest.raises(InputError, match="NaN or infinite"):
+    with pytest.raises(InputError, match="NaN, infinite"):
         ssm.deploy(random_model(seed=0), IDEAL, calibrate=x)
 
 

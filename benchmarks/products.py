@@ -1,0 +1,67 @@
+"""One 256 x 256 matrix on one tile: converters, cell errors, read noise."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+
+from benchmarks import peer
+from benchmarks.normals import N_NORMALS, draw_normals
+from benchmarks.table import Benchmark, Row
+from benchmarks.timing import Call, Timing
+
+SIZE = 256
+SEED = 7
+# seconds per vector by (noise, batch): four times faster than any peer, near the bare product
+GOALS_S = {(False, 1): 6e-6, (False, 64): 1.9e-6, (True, 1): 8e-6, (True, 64): 3e-6}
+
+
+def example_matrix() -> np.ndarray:
+    """Return w (256, 256) float32, standard normal over 16."""
+    w = np.random.default_rng(0).standard_normal((SIZE, SIZE), np.float32)
+    return w / np.float32(np.sqrt(SIZE))
+
+
+def _measure(benchmark: Benchmark, timing: Timing, *, noise: bool, batch: int) -> Row:
+    import aimc_sim as aimc
+
+    if noise:
+        spec = aimc.ChipSpec.preset("reram-wan2022")
+    else:
+        spec = aimc.ChipSpec.preset("ideal").replace(**{"dac.bits": 8, "adc.bits": 8})
+    w = example_matrix()
+    x = np.random.default_rng(1).standard_normal((batch, SIZE), np.float32)
+    y = np.empty_like(x)
+    matrix = aimc.map_matrix(w, spec).program(SEED)
+    calls: list[Call] = [lambda: matrix.mvm(x), lambda: np.matmul(x, w, out=y)]
+    if noise:
+        calls.append(draw_normals())
+    theirs = peer.product(w, x, noise=noise)
+    if theirs is not None:
+        calls.append(theirs.call)
+    seconds = timing.alternate(*calls)
+    ours, limit = seconds[0] / batch, seconds[1] / batch
+    if noise:
+        limit = 2 * limit + seconds[2] * SIZE / N_NORMALS
+    return Row(
+        benchmark.name, benchmark.what, "vector", 1,
+        ours=ours,
+        limit=limit,
+        limit_of="two bare products, 256 normals" if noise else "bare product",
+        peer=None if theirs is None else seconds[-1] / batch,
+        peer_of="" if theirs is None else theirs.name,
+        goal_s=GOALS_S[noise, batch],
+    )
+
+
+def _benchmark(noise: bool, batch: int) -> Benchmark:
+    kind = "noise" if noise else "converters"
+    what = "8-bit converters" if not noise else "programming error, white read noise, 8 bit"
+    return Benchmark(
+        f"product-{kind}-batch-{batch}", f"256 x 256, {what}",
+        partial(_measure, noise=noise, batch=batch),
+    )
+
+
+BENCHMARKS = tuple(_benchmark(noise, batch) for noise in (False, True) for batch in (1, 64))
