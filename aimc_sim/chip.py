@@ -238,8 +238,8 @@ class Chip:
             return out
         normals = self.normals(Purpose.READ_SLOW, replica, sequence, timed=True)
         add_slow_noise(
-            normals, self.draws.index, self.quality[replica], np.float32(split.slow), split.relative,
-            *self.limits_s, g, out,
+            normals, self.draws.index, self.quality[replica], np.float32(split.slow),
+            split.relative, *self.limits_s, g, out,
         )
         return out
 

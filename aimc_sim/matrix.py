@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -104,7 +104,7 @@ def _probe(
         generator = np.random.Generator(np.random.Philox(int(Purpose.PROBE)))
         probe = generator.standard_normal((256, n_in))
         return probe / np.abs(probe).max(axis=1, keepdims=True), None
-    given = _inputs(calibrate, w, "calibrate with")
+    given = _inputs(calibrate, w, "calibrate with").astype(float)
     largest = float(np.abs(given).max(initial=0.0))
     if largest == 0.0:
         raise InputError("calibrate a matrix", "all inputs are zero", "give inputs of typical size")
@@ -113,7 +113,8 @@ def _probe(
 
 def _inputs(x: ArrayLike, w: np.ndarray, verb: str) -> np.ndarray:
     """Return x (batch, n_in) as real rows for the tiles; three-part errors for bad ones."""
-    x = np.atleast_2d(np.asarray(x))
+    x = np.asarray(x)
+    x = x[None] if x.ndim == 1 else x
     if x.ndim != 2 or x.shape[1] != w.shape[0]:
         raise InputError(
             f"{verb} inputs of shape {x.shape}", f"the matrix has {w.shape[0]} rows",
@@ -123,11 +124,13 @@ def _inputs(x: ArrayLike, w: np.ndarray, verb: str) -> np.ndarray:
         raise InputError(
             f"{verb} complex inputs", "the matrix is real", "pass real and imaginary part apart"
         )
-    if not np.isfinite(x).all():
-        raise InputError(f"{verb} inputs", "some are NaN or infinite", "give finite numbers")
-    if np.iscomplexobj(w):
-        return np.concatenate([x.real, x.imag], axis=1)
-    return np.asarray(x, float)
+    if x.dtype.kind not in "fiubc" or not np.isfinite(x).all():
+        raise _not_finite(verb)
+    return np.concatenate([x.real, x.imag], axis=1) if np.iscomplexobj(w) else x
+
+
+def _not_finite(verb: str) -> InputError:
+    return InputError(f"{verb} inputs", "some are NaN or infinite", "give finite numbers")
 
 
 class AnalogMatrix:
@@ -142,7 +145,6 @@ class AnalogMatrix:
     def __init__(self, mapped: MappedMatrix, chip: Chip) -> None:
         self.mapped, self.chip = mapped, chip
         self.reads = 0
-        self._snapshot: tuple[int, np.ndarray, np.ndarray, bool] | None = None
         spec = mapped.spec
         self._dac_limit = converter_limit(spec.dac.bits)
         self._adc_limit = converter_limit(spec.adc.bits)
@@ -150,6 +152,13 @@ class AnalogMatrix:
         self._adc_step = (mapped.adc_range / limit).astype(np.float32)
         noise = spec.adc.noise_lsb if self._adc_limit else 0.0
         self._adc_sigma = self._adc_step * np.float32(noise)
+        self._adc_inverse = 1 / self._adc_step
+        self._plan: tuple[int, Any, Any] | None = None
+        n_in, n_out = mapped.real.shape
+        self._n_in, self._complex = n_in, bool(np.iscomplexobj(mapped.w))
+        self._buffers = tuple(
+            np.empty(size, np.float32) for size in (n_in, n_out, n_out, n_out + 32)
+        )
 
     @property
     def array(self) -> CellArray:
@@ -164,8 +173,10 @@ class AnalogMatrix:
     def weights(self) -> tuple[np.ndarray, np.ndarray, bool]:
         """Return what the cells stand for now: w and its white variance per read, and whether
         there is any noise; both (n_in, n_out) float32 of the real matrix."""
-        if self._snapshot is not None and self._snapshot[0] == self.chip.clock_ns:
-            return self._snapshot[1:]
+        _, w, v, _, noisy, _ = self._current_plan()[0]
+        return w, v, noisy
+
+    def _read_weights(self) -> tuple[np.ndarray, np.ndarray, bool]:
         shape = self.array.tile.shape
         scale = self.mapped.scale[0]
         if self.mapped.spec.compensation == "global":
@@ -175,22 +186,26 @@ class AnalogMatrix:
         variance = self.chip.fast_sigma().reshape(shape).astype(float) ** 2
         w = np.ascontiguousarray((g[0, 0] - g[1, 0]) * scale, np.float32)
         v = np.ascontiguousarray((variance[0, 0] + variance[1, 0]) * scale**2, np.float32)
-        noisy = bool(v.any() or self._adc_sigma.any())
-        self._snapshot = (self.chip.clock_ns, w, v, noisy)
-        return w, v, noisy
+        return w, v, bool(v.any() or self._adc_sigma.any())
 
     def mvm(self, x: ArrayLike, first_read: int | None = None) -> np.ndarray:
         """Return x @ w as the chip computes it, (batch, n_out) float32 (complex64 if w is).
 
         first_read : read index of the first vector; None goes on from `reads`.
         """
-        complex_out = np.iscomplexobj(self.mapped.w)
-        rows = np.ascontiguousarray(_inputs(x, self.mapped.w, "multiply"), np.float32)
+        rows: np.ndarray
+        if (
+            isinstance(x, np.ndarray) and x.dtype == np.float32 and x.ndim == 2
+            and x.shape[1] == self._n_in and x.flags.c_contiguous and not self._complex
+        ):
+            rows = x  # one vector takes microseconds: what the kernel can check is left to it
+        else:
+            rows = np.ascontiguousarray(_inputs(x, self.mapped.w, "multiply"), np.float32)
         if first_read is None:
             first_read = self.reads
             self.reads += len(rows)
         out = self._multiply(rows, first_read)
-        if not complex_out:
+        if not self._complex:
             return out
         half = out.shape[1] // 2
         return np.asarray(out[:, :half] + 1j * out[:, half:])
@@ -199,36 +214,54 @@ class AnalogMatrix:
         return self.mvm(x)
 
     def _multiply(self, x: np.ndarray, first_read: int) -> np.ndarray:
-        w, v, noisy = self.weights()
+        before, after = self._current_plan()
         n_parts, n_out = self._adc_step.shape
-        chip = self.chip
-        moment = int(clock_word(chip.clock_ns)) << 20
-        keys = mvm.read_streams(
-            *chip.seed_words, int(Purpose.READ), chip.first_replica, moment + np.arange(n_parts)
-        )
+        kernels: Any = mvm  # numba's, whose signatures star-arguments hide from a type checker
+        if len(x) < _BLAS_FROM:
+            out = np.empty((len(x), n_out), np.float32)
+            if not kernels.mvm_vectors(x, *before, first_read, *after, out):
+                raise _not_finite("multiply")
+            return out
+        full_scale, w, v, part_rows, noisy, keys = before
+        adc = (self._adc_step, self._adc_inverse, self._adc_sigma)
+        if not np.isfinite(x.sum()) and not np.isfinite(x).all():
+            raise _not_finite("multiply")
         out = np.zeros((len(x), n_out), np.float32)
-        dynamic = self.mapped.full_scale is None
         scaled, squares = np.empty_like(x), np.empty_like(x)
         x_scale = np.empty(len(x), np.float32)
-        mvm.scale_inputs(
-            x, self._dac_limit, dynamic, np.float32(self.mapped.full_scale or 1.0),
-            scaled, squares, x_scale,
-        )
-        if len(x) < _BLAS_FROM:
-            mvm.mvm_vectors(
-                x, x_scale, w, v, self.array.part_rows, noisy, keys, first_read,
-                self._dac_limit, self._adc_step, self._adc_sigma, self._adc_limit, out,
-            )
-            return out
+        mvm.drive_batch(x, full_scale, self._dac_limit, scaled, squares, x_scale)
         for part in range(n_parts):
-            rows = slice(part * self.array.part_rows, (part + 1) * self.array.part_rows)
+            rows = slice(part * part_rows, (part + 1) * part_rows)
             y = scaled[:, rows] @ w[rows]
             s = squares[:, rows] @ v[rows] if noisy else y
-            mvm.finish_batch(
-                y, s, noisy, keys[part, 0], keys[part, 1], first_read, self._adc_step[part],
-                self._adc_sigma[part], self._adc_limit, x_scale, out,
+            kernels.finish_batch(
+                y, s, noisy, keys[part, 0], keys[part, 1], first_read,
+                *(values[part] for values in adc), self._adc_limit, x_scale, out,
             )
         return out
+
+    def _current_plan(self) -> tuple[Any, Any]:
+        """Return the kernel's arguments that hold until time passes, around the read index.
+
+        Made once per moment: assembling them costs as much as a product of 256 x 256.
+        """
+        chip = self.chip
+        if self._plan is not None and self._plan[0] == chip.clock_ns:
+            return self._plan[1:]
+        w, v, noisy = self._read_weights()
+        places = (int(clock_word(chip.clock_ns)) << 20) + np.arange(len(self._adc_step))
+        keys = mvm.read_streams(
+            *chip.seed_words, int(Purpose.READ), chip.first_replica, places
+        )
+        before = (
+            np.float32(self.mapped.full_scale or 0.0), w, v, self.array.part_rows, noisy, keys
+        )
+        after = (
+            self._dac_limit, self._adc_step, self._adc_inverse, self._adc_sigma,
+            self._adc_limit, *self._buffers,
+        )
+        self._plan = (chip.clock_ns, before, after)
+        return before, after
 
 
 def converter_limit(bits: int | str) -> np.float32:

@@ -175,7 +175,9 @@ def converters(network: Network, seen: Record, model: Model, spec: ChipSpec) -> 
     )
 
 
-def _shift_steps(largest: np.ndarray, headroom: float, limit: float) -> np.ndarray:
+def _shift_steps(
+    largest: NDArray[np.floating], headroom: float, limit: np.float32
+) -> NDArray[np.float32]:
     """Return power-of-two steps (float32) of converters whose range covers headroom * largest."""
     full = power_of_two_above(_positive(largest.astype(float)) * headroom, least=-60)
     return (full / ((float(limit) + 1) if limit > 1 else 1.0)).astype(np.float32)

@@ -9,13 +9,15 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from aimc_sim.kernels._jit import FASTMATH_SUM, kernel
+from aimc_sim.kernels._jit import kernel
 from aimc_sim.kernels.cells import stream_key
 from aimc_sim.kernels.converters import quantise
 from aimc_sim.kernels.philox import fill_normals
 
 _ZERO32 = np.float32(0.0)
 _ONE32 = np.float32(1.0)
+_ZERO64 = np.uint64(0)
+_32 = np.uint64(32)
 
 
 @kernel()
@@ -55,136 +57,110 @@ def accumulate_squares(x, v, s):
         i += 1
 
 
-@kernel(fastmath=FASTMATH_SUM)
-def dot(x, w):
-    """Return sum_i x_i w_i of two (n,) float32 vectors."""
-    total = _ZERO32
-    for i in range(x.size):
-        total += x[i] * w[i]
-    return total
-
-
-@kernel(fastmath=FASTMATH_SUM)
-def dot_squares(x, v):
-    """Return sum_i x_i^2 v_i of two (n,) float32 vectors."""
-    total = _ZERO32
-    for i in range(x.size):
-        total += x[i] * x[i] * v[i]
-    return total
-
-
-@kernel()
+@kernel(inline=True)
 def add_noise(y, s, z, adc_sigma):
     """y += sqrt(s + adc_sigma^2) z, all (n_out,) float32: cell noise and that of the ADC."""
     for j in range(y.size):
         y[j] += np.sqrt(s[j] + adc_sigma[j] * adc_sigma[j]) * z[j]
 
 
-@kernel()
+@kernel(inline=True)
 def convert(y, step, inverse, limit):
     """ADC or DAC in place: y (n,) onto the grid of step (n,), clipped at limit steps."""
     for j in range(y.size):
         y[j] = quantise(y[j], step[j], inverse[j], limit)
 
 
-@kernel()
-def largest(y, record):
-    """record (n,) = max(record, |y|): what a calibration run keeps of a converter's signal."""
-    for j in range(y.size):
-        record[j] = max(record[j], abs(y[j]))
+@kernel(inline=True)
+def full_scale_of(x, full_scale):
+    """Return the DAC's full scale for x (n_in,): `full_scale`, or its largest where that is 0."""
+    scale = full_scale
+    if scale == _ZERO32:
+        for i in range(x.size):
+            scale = max(scale, abs(x[i]))
+    return scale if scale > _ZERO32 else _ONE32
 
 
-@kernel()
-def multiply_part(x, w, v, noisy, k0, k1, read, adc, y, s, z):
-    """One product of one row part: y = ADC(x @ w + noise), y (n_out,) is overwritten.
-
-    adc : (step, inverse, sigma, limit), three (n_out,) vectors and a number; limit 0 is ideal.
-    """
-    y[:] = _ZERO32
-    accumulate_dense(x, w, y)
-    step, inverse, sigma, limit = adc
-    if noisy:
-        s[:] = _ZERO32
-        accumulate_squares(x, v, s)
-        fill_normals(z, 0, y.size, k0, k1, np.uint64(0), np.uint64(read), np.uint64(read >> 32))
-        add_noise(y, s, z, sigma)
+@kernel(inline=True)
+def drive(x, scale, limit, out):
+    """DAC: out (n_in,) = x in units of `scale`, on a grid of 1/limit; an ideal one for limit 0."""
+    inverse = _ONE32 / scale
     if limit > _ZERO32:
-        convert(y, step, inverse, limit)
+        step = _ONE32 / limit
+        for i in range(x.size):
+            out[i] = quantise(x[i] * inverse, step, limit, limit)
+    else:
+        for i in range(x.size):
+            out[i] = x[i] * inverse
 
 
-@kernel(parallel=True)
+@kernel()
 def mvm_vectors(
-    x, x_scale, w, v, part_rows, noisy, keys, first_read, dac_limit, adc_step, adc_sigma,
-    adc_limit, out,
+    x, full_scale, w, v, part_rows, noisy, keys, first_read, dac_limit, adc_step, adc_inverse,
+    adc_sigma, adc_limit, scaled, y, s, z, out,
 ):
     """out (batch, n_out) = the products of x (batch, n_in), one vector after the other.
 
-    x_scale (batch,): a vector's full scale at the DAC. w, v (n_in, n_out) float32.
-    keys (n_parts, 2) uint64; adc_step, adc_sigma (n_parts, n_out).
+    full_scale : input at the DAC's end, 0: the largest of every vector. w, v (n_in, n_out)
+    float32; keys (n_parts, 2) uint64; adc_step, adc_inverse, adc_sigma (n_parts, n_out);
+    scaled (n_in,), y, s (n_out,), z (n_out + 32,) buffers. Returns whether x is finite.
     """
     n_batch, n_in = x.shape
+    check = _ZERO32  # stays 0 unless an input is NaN or infinite
     n_parts, n_out = adc_step.shape
-    for b in numba.prange(n_batch):
-        scaled = np.empty(n_in, np.float32)
-        y = np.empty(n_out, np.float32)
-        s = np.empty(n_out, np.float32)
-        z = np.empty(n_out + 32, np.float32)
-        scale = x_scale[b]
-        dac_step = _ONE32 / dac_limit if dac_limit > _ZERO32 else _ZERO32
+    for b in range(n_batch):
+        scale = full_scale_of(x[b], full_scale)
+        drive(x[b], scale, dac_limit, scaled)
         for i in range(n_in):
-            value = x[b, i] / scale
-            scaled[i] = (
-                quantise(value, dac_step, dac_limit, dac_limit) if dac_limit > _ZERO32 else value
-            )
-        out[b, :] = _ZERO32
+            check += x[b, i] * _ZERO32
+        read = np.uint64(first_read + b)
+        total = out[b]
         for part in range(n_parts):
-            rows = slice(part * part_rows, min(n_in, (part + 1) * part_rows))
-            adc = (adc_step[part], _ONE32 / adc_step[part], adc_sigma[part], adc_limit)
-            multiply_part(
-                scaled[rows], w[rows], v[rows], noisy, keys[part, 0], keys[part, 1],
-                first_read + b, adc, y, s, z,
-            )
-            for j in range(n_out):
-                out[b, j] += y[j] * scale
+            low, high = part * part_rows, min(n_in, (part + 1) * part_rows)
+            y[:] = _ZERO32
+            accumulate_dense(scaled[low:high], w[low:high], y)
+            if noisy:
+                s[:] = _ZERO32
+                accumulate_squares(scaled[low:high], v[low:high], s)
+                fill_normals(
+                    z, 0, n_out, keys[part, 0], keys[part, 1], _ZERO64, read, read >> _32
+                )
+                add_noise(y, s, z, adc_sigma[part])
+            if adc_limit > _ZERO32:
+                convert(y, adc_step[part], adc_inverse[part], adc_limit)
+            if part == 0:
+                for j in range(n_out):
+                    total[j] = y[j] * scale
+            else:
+                for j in range(n_out):
+                    total[j] += y[j] * scale
+    return check == _ZERO32
 
 
 @kernel(parallel=True)
-def scale_inputs(x, dac_limit, dynamic, full_scale, scaled, squares, x_scale):
-    """DAC of a batch: scaled (batch, n_in) in units of full scale, and its squares."""
-    n_batch, n_in = x.shape
-    step = _ONE32 / dac_limit if dac_limit > _ZERO32 else _ZERO32
-    for b in numba.prange(n_batch):
-        scale = full_scale
-        if dynamic:
-            scale = _ZERO32
-            for i in range(n_in):
-                scale = max(scale, abs(x[b, i]))
-            scale = scale if scale > _ZERO32 else _ONE32
-        x_scale[b] = scale
-        inverse = _ONE32 / scale
-        for i in range(n_in):
-            value = x[b, i] * inverse
-            if dac_limit > _ZERO32:
-                value = quantise(value, step, dac_limit, dac_limit)
-            scaled[b, i] = value
-            squares[b, i] = value * value
+def drive_batch(x, full_scale, dac_limit, scaled, squares, x_scale):
+    """DAC of a batch: scaled (batch, n_in) in units of x_scale (batch,), and its squares."""
+    for b in numba.prange(x.shape[0]):
+        x_scale[b] = full_scale_of(x[b], full_scale)
+        drive(x[b], x_scale[b], dac_limit, scaled[b])
+        for i in range(x.shape[1]):
+            squares[b, i] = scaled[b, i] * scaled[b, i]
 
 
 @kernel(parallel=True)
 def finish_batch(
-    y, s, noisy, k0, k1, first_read, adc_step, adc_sigma, adc_limit, x_scale, out
+    y, s, noisy, k0, k1, first_read, adc_step, adc_inverse, adc_sigma, adc_limit, x_scale, out
 ):
     """Noise, ADC and accumulation of one row part in one pass: out (batch, n_out) += y."""
     n_batch, n_out = y.shape
-    inverse = _ONE32 / adc_step
     for b in numba.prange(n_batch):
         if noisy:
             z = np.empty(n_out + 32, np.float32)
-            read = first_read + b
-            fill_normals(z, 0, n_out, k0, k1, np.uint64(0), np.uint64(read), np.uint64(read >> 32))
+            read = np.uint64(first_read + b)
+            fill_normals(z, 0, n_out, k0, k1, _ZERO64, read, read >> _32)
             add_noise(y[b], s[b], z, adc_sigma)
         if adc_limit > _ZERO32:
-            convert(y[b], adc_step, inverse, adc_limit)
+            convert(y[b], adc_step, adc_inverse, adc_limit)
         scale = x_scale[b]
         for j in range(n_out):
             out[b, j] += y[b, j] * scale
