@@ -23,13 +23,13 @@ BATCH, BATCH_ROUNDS = 64, 3
 SEED = 7
 WAIT_S = 3600.0
 GOAL_S = 20e-6
-# name of the row, preset, form, decay, what the reader should see
+# end of the name, preset, form, decay, what it does
 _CASES = (
-    ("four-products", "pcm-nandakumar2019", "leapfrog", "tile", "four products a mode"),
-    ("two-products", "pcm-nandakumar2019", "leapfrog", "digital", "two products a mode"),
-    ("digital", "pcm-nandakumar2019", "digital", "tile", "A in logic"),
-    ("reram", "reram-wan2022", "leapfrog", "tile", "four products a mode"),
-    ("cmo", "cmo-hfox", "leapfrog", "tile", "four products a mode"),
+    ("pcm-four", "pcm-nandakumar2019", "leapfrog", "tile", "four products a mode"),
+    ("pcm-two", "pcm-nandakumar2019", "leapfrog", "digital", "two products a mode"),
+    ("pcm-digital", "pcm-nandakumar2019", "digital", "tile", "A in logic"),
+    ("reram-four", "reram-wan2022", "leapfrog", "tile", "four products a mode"),
+    ("cmo-four", "cmo-hfox", "leapfrog", "tile", "four products a mode"),
 )
 
 

@@ -147,8 +147,9 @@ def print_rows(rows: list[Row], machine: dict[str, Any], *, quick: bool) -> None
     if quick:
         console.print("[yellow]Smoke run: these figures mean nothing.[/]")
     table = Table(show_lines=True)
-    for title in ("benchmark", "threads", "unit"):
-        table.add_column(title, no_wrap=title == "unit")
+    table.add_column("benchmark", min_width=40)
+    table.add_column("threads", justify="right")
+    table.add_column("unit", no_wrap=True)
     for title in ("ours", "limit", "ours / limit", "peer", "goal", "met"):
         table.add_column(title, justify="right")
     for row in rows:

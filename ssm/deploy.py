@@ -11,66 +11,18 @@ import numpy as np
 
 from aimc_sim.chip import noise_split
 from aimc_sim.errors import InputError, UsageError, nearest
-from aimc_sim.mapping import (
-    Layout,
-    Request,
-    group_size,
-    place,
-    target_conductances,
-    tile_of,
-    weight_scale,
-)
+from aimc_sim.mapping import Layout, Request, place, target_conductances
 from aimc_sim.specs import ChipSpec
 from ssm import ranges
 from ssm.forms import StateForm, state_form
-from ssm.kernels.network import (
-    C_PRODUCT,
-    FORM_CODES,
-    MIX_PRODUCT,
-    NORM_CODES,
-    PER_LAYER,
-    Converters,
-    Network,
-)
+from ssm.kernels.network import FORM_CODES, NORM_CODES, PER_LAYER, Converters, Network
 from ssm.model import Model
+from ssm.parts import PARTS, Part, group_blocks, group_of, list_parts, request_of, scales_of
 
 if TYPE_CHECKING:
     from ssm.inference import ProgrammedModel
 
 LARGEST = np.finfo(np.float32).max  # the chip runs in float32
-PARTS = ("encoder", "readout", "mixing", "decoder")
-# plane of A's blocks that each of the four products drives: (row of the state, column)
-_LEAPFROG_PLANES: tuple[tuple[int, int], ...] = ((1, 0), (0, 0), (0, 1), (1, 1))
-_PAIR_PLANES: tuple[tuple[int, int], ...] = ((0, 0), (1, 0), (0, 1), (1, 1))
-
-
-@dataclass(frozen=True, eq=False)
-class Part:
-    """A matrix or block list of the model: its weights and the products that use it.
-
-    weights : (n_blocks, n_in, n_out); scale : largest weight of a column, (n_blocks, 1, n_out)
-    or None (set from the weights); row_range : (n_blocks, n_in, 1) full-scale input of a row.
-    products : product number of every plane; planes : (row, column) offsets of A's planes.
-    """
-
-    name: str
-    weights: np.ndarray
-    products: tuple[int, ...]
-    analog: bool
-    pair: bool = True
-    kind: str = "tile"
-    may_split: bool = True
-    scale: np.ndarray | None = None
-    row_range: np.ndarray | None = None
-    planes: tuple[tuple[int, int], ...] = ()
-    transposed: bool = False
-
-    def in_kernel_order(self, cells: np.ndarray) -> list[np.ndarray]:
-        """Return an array of the cells' shape (..., n_groups, n_in, n_out) as flat products."""
-        if self.planes:
-            width = self.weights.shape[2]
-            return [cells[:, row::2, col::width].ravel() for row, col in self.planes]
-        return [(cells.transpose(0, 2, 1) if self.transposed else cells).ravel()]
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,8 +145,8 @@ def deploy(
         calibration = calibration or f"{len(calibrate)} given sequences"
     signal = _check_signal(model, calibrate)
     parts = list_parts(model, forms, form, decay, digital)
-    layout = place([_request(part) for part in parts if part.analog], spec)
-    exact = [group_blocks(part.weights, _group_of(part, spec)) for part in parts]
+    layout = place([request_of(part) for part in parts if part.analog], spec)
+    exact = [group_blocks(part.weights, group_of(part, spec)) for part in parts]
     network = build_network(model, forms, form, decay, parts, exact, spec)
     record = ranges.record(network, _exact_weights(parts, exact), signal, model.n_classes)
     converters = ranges.converters(network, record, model, spec)
@@ -224,63 +176,6 @@ def _check_signal(model: Model, signal: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(signal, np.float32)
 
 
-def list_parts(
-    model: Model, forms: list[StateForm], form: str, decay: str, digital: tuple[str, ...]
-) -> list[Part]:
-    """Return every matrix and block list of the model, in the order of placement."""
-    n_layers = model.n_layers
-    parts = [Part("encoder", model.encoder_weight[None], (0,), "encoder" not in digital)]
-    for number, (layer, a) in enumerate(zip(model.layers, forms, strict=True)):
-        first = 1 + number * PER_LAYER
-        name = f"layer {number}"
-        if a.blocks is not None:
-            planes = _LEAPFROG_PLANES if form == "leapfrog" else _PAIR_PLANES
-            planes = planes[: 2 * a.blocks.shape[2]]
-            parts.append(
-                Part(
-                    f"{name} A", a.blocks, tuple(range(first, first + len(planes))), True, a.pair,
-                    "short_tile", False, scale=a.scale, planes=planes,
-                )
-            )
-        parts.append(
-            Part(
-                f"{name} C", a.readout[:, :, None], (first + C_PRODUCT,),
-                "readout" not in digital, transposed=True,
-            )
-        )
-        parts.append(
-            Part(
-                f"{name} mixing", layer.mix_weight[None], (first + MIX_PRODUCT,),
-                "mixing" not in digital,
-            )
-        )
-    last = 1 + n_layers * PER_LAYER
-    parts.append(Part("decoder", model.decoder_weight[None], (last,), "decoder" not in digital))
-    return parts
-
-
-def _request(part: Part) -> Request:
-    n_blocks, n_in, n_out = part.weights.shape
-    return Request(
-        part.name, n_blocks, n_in, n_out, pair=part.pair, kind=part.kind, may_split=part.may_split
-    )
-
-
-def _group_of(part: Part, spec: ChipSpec) -> int:
-    return group_size(_request(part), tile_of(spec, part.kind)) if part.analog else 1
-
-
-def group_blocks(blocks: np.ndarray, group: int) -> np.ndarray:
-    """Return blocks (n, r, c) as block-diagonal groups (ceil(n / group), group r, group c)."""
-    n, rows, cols = blocks.shape
-    n_groups = -(-n // group)
-    grouped = np.zeros((n_groups, group * rows, group * cols))
-    for j in range(group):
-        own = blocks[j::group]
-        grouped[: len(own), j * rows : (j + 1) * rows, j * cols : (j + 1) * cols] = own
-    return grouped
-
-
 def _exact_weights(parts: list[Part], exact: list[np.ndarray]) -> np.ndarray:
     """Return all weights in kernel order, float32: what error-free cells would stand for."""
     chunks = [
@@ -307,7 +202,7 @@ def build_network(
             analog[product] = part.analog
             if part.analog and not part.planes:
                 part_rows[product] = min(cells.shape[1], spec.tile.rows)
-    groups = {part.kind if part.planes else part.name: _group_of(part, spec) for part in parts}
+    groups = {part.kind if part.planes else part.name: group_of(part, spec) for part in parts}
     f = np.float32
     modes = [0, *np.cumsum([layer.pole.size for layer in model.layers])]
     return Network(
@@ -368,7 +263,7 @@ def _map_weights(
     chunks: list[tuple[int, list[np.ndarray]]] = []
     arrays = iter(layout.arrays)
     for part in parts:
-        group = _group_of(part, spec)
+        group = group_of(part, spec)
         w = group_blocks(part.weights, group)
         if not part.analog:
             for product, exact in zip(part.products, part.in_kernel_order(w), strict=True):
@@ -376,7 +271,7 @@ def _map_weights(
                 chunks.append((product, [none, none, np.zeros(exact.size), exact]))
             continue
         array = next(arrays)
-        scale = _scales(part, group, spec)
+        scale = scales_of(part, group, spec)
         target = target_conductances(w, scale, device, pair=part.pair)
         targets[array.first : array.first + array.n_cells] = target.ravel()
         index = array.cell_index()
@@ -392,24 +287,6 @@ def _map_weights(
         columns[2].astype(np.float32), columns[3].astype(np.float32), numbers.astype(np.int64),
     )
     return targets, weights
-
-
-def _scales(part: Part, group: int, spec: ChipSpec) -> np.ndarray:
-    """Return the weight of one siemens for every cell pair, the shape of the grouped weights."""
-    span = spec.device.g_max_s - spec.device.g_min_s
-    rows = np.ones((*part.weights.shape[:2], 1)) if part.row_range is None else part.row_range
-    if part.scale is None:
-        columns = weight_scale(part.weights * rows, spec.device, spec.weight_scale)
-    else:
-        columns = part.scale / span
-    n_blocks, _, n_out = part.weights.shape
-    columns = np.broadcast_to(columns, (n_blocks, 1, n_out))
-    n_groups = -(-n_blocks // group)
-    wide = np.ones((n_groups * group, n_out))
-    wide[:n_blocks] = columns[:, 0]
-    tall = np.ones((n_groups * group, rows.shape[1]))
-    tall[:n_blocks] = rows[:, :, 0]
-    return wide.reshape(n_groups, 1, -1) / tall.reshape(n_groups, -1, 1)
 
 
 def _compensated(

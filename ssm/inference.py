@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numba
 import numpy as np
 
 from aimc_sim.chip import Chip, noise_split
 from aimc_sim.errors import CapacityError, InputError, UsageError
+from aimc_sim.kernels import threads
 from aimc_sim.randomness import Purpose, clock_word
 from ssm.deploy import LARGEST
 from ssm.forms import leapfrog_matrix
@@ -291,10 +291,10 @@ def _count_unstable(d: Deployment, w: NDArray[np.float32], layer: int) -> int:
 
 def set_threads(n: int) -> None:
     """Let the compiled kernels use n threads. UsageError outside 1 .. cores."""
-    most = numba.config.NUMBA_NUM_THREADS
+    most = threads.most_threads()
     if not 1 <= n <= most:
         raise UsageError(f"use {n} threads", f"this process may use 1 to {most}", "choose fewer")
-    numba.set_num_threads(n)
+    threads.set_threads(n)
 
 
 def _check_memory(d: Deployment, chips: int) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from aimc_sim.kernels.threads import one_thread
 from aimc_sim.matrix import converter_limit
 from aimc_sim.randomness import Purpose
 from aimc_sim.specs import ChipSpec
@@ -111,8 +112,6 @@ def record(network: Network, w: np.ndarray, signal: np.ndarray, n_classes: int) 
     The same compiled kernel as every run, with exact weights and on one thread, since all
     sequences share the record.
     """
-    import numba
-
     from ssm.kernels import sequence
 
     seen = empty_record(network, True)
@@ -121,16 +120,12 @@ def record(network: Network, w: np.ndarray, signal: np.ndarray, n_classes: int) 
     cells, draws, source = sequence.no_cells(w)
     logits = np.zeros((1, len(signal), n_classes), np.float32)
     traces = np.zeros((1, len(signal), 0, 2, network.sign.size), np.float32)
-    threads = numba.get_num_threads()
-    numba.set_num_threads(1)
-    try:
+    with one_thread():
         sequence.run_batch(
             signal, 0, draws, cells, np.zeros((1, 1), np.float32),
             np.ones((1, network.analog.size)), every, ideal_converters(network), seen, source,
             *buffer_sizes(network), logits, traces,
         )
-    finally:
-        numba.set_num_threads(threads)
     return seen
 
 

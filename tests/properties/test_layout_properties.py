@@ -18,7 +18,7 @@ from aimc_sim.mapping import (
     weight_scale,
 )
 from aimc_sim.specs import ChipSpec
-from ssm.deploy import group_blocks
+from ssm.parts import group_blocks
 
 FIXED = settings(
     derandomize=True,
