@@ -26,6 +26,10 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--list", action="store_true", help="print the names and stop")
     parser.add_argument("--quick", action="store_true", help="smoke run: one short round a row")
     parser.add_argument("--cold", action="store_true", help="also time compilation (minutes)")
+    parser.add_argument(
+        "--cpu-time", action="store_true",
+        help="count CPU time in rows of one thread, for a machine that others use as well",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
     return parser.parse_args(argv)
 
@@ -92,8 +96,8 @@ def _run(chosen: list[Benchmark], options: argparse.Namespace) -> None:
     warnings = warn_of_settings()
     for text in warnings:
         sys.stderr.write(f"warning: {text}\n")
-    timing = Timing.smoke() if options.quick else Timing()
-    machine = {**describe(), "peer": peer.describe()}
+    timing = Timing.smoke() if options.quick else Timing(cpu_time=options.cpu_time)
+    machine = {**describe(), "clock": timing.describe(), "peer": peer.describe()}
     rows = []
     for number, benchmark in enumerate(chosen, start=1):
         if sys.stderr.isatty():

@@ -59,7 +59,7 @@ def describe() -> str:
     """Return which peer is compared with, or why none is."""
     kind = _working_kind()
     if kind is None:
-        return "no peer: aihwkit is not installed, or none of its tiles works here"
+        return "none, aihwkit is not installed or none of its tiles works here"
     from importlib.metadata import version
 
     return f"aihwkit {version('aihwkit')}, {kind[0]} tile, one thread"

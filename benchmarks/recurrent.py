@@ -96,7 +96,7 @@ def _measure_step(
         benchmark.name, benchmark.what, "step", 1,
         ours=seconds[0] / x.shape[1],
         limit=seconds[1] + seconds[2] * n_normals / N_NORMALS,
-        limit_of=f"{n_normals} normals, C and mixing",
+        limit_of=f"{n_normals} normals, products of C and mixing",
         goal_s=GOAL_S,
         note="the run diverged: its figure is of no use" if run.diverged else "",
     )
@@ -115,13 +115,13 @@ def _measure_batch(benchmark: Benchmark, timing: Timing) -> Row:
         with threads(n_threads):
             chip.infer(x)
 
-    seconds = timing.alternate(lambda: run(2), lambda: run(1), rounds=BATCH_ROUNDS)
+    seconds = timing.for_long_calls(BATCH_ROUNDS).alternate(lambda: run(2), lambda: run(1))
     per_step = seconds / (x.shape[0] * x.shape[1])
     return Row(
         benchmark.name, benchmark.what, "step", 2,
         ours=per_step[0],
         limit=per_step[1] / 2,
-        limit_of="half of one thread",
+        limit_of="half of the time of one thread",
         goal_s=GOAL_S,
     )
 

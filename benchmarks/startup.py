@@ -19,7 +19,7 @@ from benchmarks.timing import Timing, available_threads
 ROOT = Path(__file__).resolve().parent.parent
 MODEL = ROOT / "examples" / "models" / "s4d-digits.pt"
 HELP_GOAL_S, RUN_GOAL_S = 0.5, 5.0
-ROUNDS = 5
+ROUNDS = 3
 _COMMAND = "from aimc_sim.cli.main import main; main()"
 
 
@@ -45,9 +45,7 @@ def _command(*arguments: str, **environment: str) -> None:
 
 
 def _alternate(timing: Timing, *calls: Callable[[], None]) -> np.ndarray:
-    # a process takes long enough by itself: nothing is gained by repeating it in a round
-    once = Timing(rounds=ROUNDS, least_s=0.0, quick=timing.quick)
-    return once.alternate(*calls)
+    return timing.for_long_calls(ROUNDS).alternate(*calls)
 
 
 def _measure_help(benchmark: Benchmark, timing: Timing) -> Row:

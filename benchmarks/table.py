@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 SCHEMA = "aimc-sim.benchmarks/1"
 _UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"), (1e-9, "ns"))
-_TABLE_WIDTH = 150  # where stdout is no terminal
+_TABLE_WIDTH = 140  # where stdout is no terminal
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,16 +123,21 @@ def _cells(row: Row) -> list[str]:
     ratio, gain = row.ratio, _ratio(row.peer, row.ours)
     verdict = {True: "[green]yes[/]", False: "[red]no[/]", None: "-"}[row.met]
     if row.reachable is False:
-        verdict += "\n[dim]limit above goal[/]"
+        verdict += "\nlimit > goal"
+    lines = [f"[bold]{row.name}[/]", row.what]
+    if row.limit is not None:
+        lines.append(f"[dim]limit: {row.limit_of}[/]")
+    if row.peer is not None:
+        lines.append(f"[dim]peer: {row.peer_of}[/]")
     return [
-        f"{row.name}\n[dim]{row.what}[/]",
+        "\n".join(lines),
         str(row.threads),
         f"{unit} / {row.per}",
         f"[bold]{_number(ours, scale)}[/]",
-        _number(_median(row.limit), scale) + (f"\n[dim]{row.limit_of}[/]" if row.limit_of else ""),
+        _number(_median(row.limit), scale),
         "-" if ratio is None else f"{ratio:.2f}",
-        _number(_median(row.peer), scale)
-        + (f"\n[dim]{row.peer_of}, {gain:.1f} x ours[/]" if gain is not None else ""),
+        _number(_median(row.peer), scale),
+        "-" if gain is None else f"{gain:.1f}",
         _number(row.goal_s, scale),
         verdict,
     ]
@@ -147,10 +152,10 @@ def print_rows(rows: list[Row], machine: dict[str, Any], *, quick: bool) -> None
     if quick:
         console.print("[yellow]Smoke run: these figures mean nothing.[/]")
     table = Table(show_lines=True)
-    table.add_column("benchmark", min_width=40)
+    table.add_column("benchmark")
     table.add_column("threads", justify="right")
     table.add_column("unit", no_wrap=True)
-    for title in ("ours", "limit", "ours / limit", "peer", "goal", "met"):
+    for title in ("ours", "limit", "ours/limit", "peer", "peer/ours", "goal", "met"):
         table.add_column(title, justify="right")
     for row in rows:
         table.add_row(*_cells(row))
@@ -169,8 +174,7 @@ def _machine_text(machine: dict[str, Any]) -> str:
         f"copy {machine['copy_gb_per_s']} GB/s\n"
         f"BLAS {machine['blas']}; Python {machine['python']}, numpy {machine['numpy']}, "
         f"numba {machine['numba']}, aimc-sim {machine['aimc_sim']}; "
-        "BLAS and OpenMP pinned to one thread, medians\n"
-        f"{machine['peer']}"
+        f"BLAS and OpenMP pinned to one thread\n{machine['clock']}; peer: {machine['peer']}"
     )
 
 

@@ -17,11 +17,14 @@ class Timing:
     """How long to measure.
 
     rounds : measurements of every call. least_s : duration of one of them, which a fast call
-    reaches by being repeated. quick : smoke run, its figures mean nothing.
+    reaches by being repeated. cpu_time : count the time that this process had the processor
+    (of all its threads) instead of the time that passed. quick : smoke run, its figures mean
+    nothing.
     """
 
     rounds: int = 9
     least_s: float = 0.02
+    cpu_time: bool = False
     quick: bool = False
 
     @classmethod
@@ -29,18 +32,27 @@ class Timing:
         """Return the shortest measurement that still runs every line."""
         return cls(rounds=1, least_s=1e-4, quick=True)
 
-    def alternate(self, *calls: Call, rounds: int | None = None) -> np.ndarray:
+    def describe(self) -> str:
+        """Return which clock was read, in words."""
+        if self.cpu_time:
+            return "medians of CPU time (rows of two threads and of commands: passed time)"
+        return "medians of passed time"
+
+    def for_long_calls(self, rounds: int) -> Timing:
+        """Return one that calls once a round and counts passed time: threads and processes."""
+        return Timing(1 if self.quick else rounds, least_s=0.0, quick=self.quick)
+
+    def alternate(self, *calls: Call) -> np.ndarray:
         """Return seconds of one call, (n_calls, rounds): in every round each call has its turn.
 
         What slows the machine down for a while then slows all of them. Each call runs once
         before the clock starts, so that nothing is compiled or paged in on the way.
         """
         numbers = [self._repeats(call) for call in calls]
-        n_rounds = 1 if self.quick else rounds or self.rounds
-        seconds = np.empty((len(calls), n_rounds))
-        for k in range(n_rounds):
+        seconds = np.empty((len(calls), self.rounds))
+        for k in range(self.rounds):
             for i, (call, number) in enumerate(zip(calls, numbers, strict=True)):
-                seconds[i, k] = _clock(call, number)
+                seconds[i, k] = self._clock(call, number)
         return seconds
 
     def _repeats(self, call: Call) -> int:
@@ -48,17 +60,17 @@ class Timing:
         number = 1
         if self.least_s <= 0:
             return number
-        while (duration := number * _clock(call, number)) < self.least_s:
+        while (duration := number * self._clock(call, number)) < self.least_s:
             number = max(2 * number, int(number * self.least_s / max(duration, 1e-9)))
         return number
 
-
-def _clock(call: Call, number: int) -> float:
-    """Return the mean duration [s] of `number` calls in a row."""
-    started = time.perf_counter()
-    for _ in range(number):
-        call()
-    return (time.perf_counter() - started) / number
+    def _clock(self, call: Call, number: int) -> float:
+        """Return the mean duration [s] of `number` calls in a row."""
+        clock = time.process_time if self.cpu_time else time.perf_counter
+        started = clock()
+        for _ in range(number):
+            call()
+        return (clock() - started) / number
 
 
 @contextmanager

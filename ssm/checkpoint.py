@@ -15,7 +15,9 @@ import os
 import pickletools
 import warnings
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from ssm.model import LAYER_ARRAYS, MODEL_ARRAYS, Layer, Model, check_choice
 SCHEMA = "aimc-sim.model/1"
 _FACTS = ("norm", "norm_kind", "norm_epsilon", "disc", "pool", "activation", "gate", "task",
           "precision", "name")
+_PLAIN = "aimc-sim.safetensors"  # the same tensors again, inside our .pt files
 _RESAVE = "re-save with torch.save(model.state_dict(), path) where the file was made"
 _TENSOR_BUILDERS = ("torch._utils.", "collections.", "numpy", "_codecs.")
 
@@ -130,15 +133,20 @@ def to_bytes(model: Model, suffix: str = ".safetensors") -> bytes:
     facts = {name: getattr(model, name) for name in _FACTS}
     facts["precision"] = None if model.precision is None else dict(model.precision)
     metadata = {"schema": SCHEMA, "facts": json.dumps(facts, sort_keys=True)}
-    if suffix == ".safetensors":
-        from safetensors.numpy import save as serialise
+    from safetensors.numpy import save as serialise
 
-        return serialise(real, metadata)
+    plain = serialise(real, metadata)
+    if suffix == ".safetensors":
+        return plain
     import torch
 
     buffer = io.BytesIO()
     torch.save({"metadata": metadata}
                | {key: torch.from_numpy(array.copy()) for key, array in real.items()}, buffer)
+    with zipfile.ZipFile(buffer, "a") as archive:
+        # torch passes over a file that it does not know; we need no torch to read this one,
+        # and importing torch is half of the time of a short run
+        archive.writestr(f"{archive.namelist()[0].split('/')[0]}/{_PLAIN}", plain)
     return buffer.getvalue()
 
 
@@ -174,6 +182,9 @@ def _parse(data: bytes, asked: str) -> tuple[Tensors, Mapping[str, Any] | None]:
             names = zipfile.ZipFile(io.BytesIO(data)).namelist()
         except zipfile.BadZipFile as error:
             raise _damaged(asked) from error
+        plain = next((name for name in names if name.endswith(f"/{_PLAIN}")), None)
+        if plain is not None:
+            return _parse_safetensors(_member(data, plain, asked), asked)
         if any(name.endswith(".npy") for name in names):
             return _parse_npz(data, asked), None
         if any(name.endswith("constants.pkl") or "/code/" in name for name in names):
@@ -191,6 +202,13 @@ def _parse(data: bytes, asked: str) -> tuple[Tensors, Mapping[str, Any] | None]:
         return _tensors(_unpickle(data, asked, legacy=True), asked)
     raise InputError(asked, "it is in no format that is known here",
                      "give a .pt file of torch.save, a .safetensors or a .npz file")
+
+
+def _member(data: bytes, name: str, asked: str) -> bytes:
+    try:
+        return zipfile.ZipFile(io.BytesIO(data)).read(name)
+    except (zipfile.BadZipFile, OSError, EOFError, ValueError, zlib.error) as error:
+        raise _damaged(asked) from error
 
 
 def _damaged(asked: str) -> InputError:
@@ -212,13 +230,15 @@ def _parse_npz(data: bytes, asked: str) -> Tensors:
 
 def _parse_safetensors(data: bytes, asked: str) -> tuple[Tensors, Mapping[str, Any] | None]:
     from safetensors import SafetensorError
-    from safetensors.torch import load as from_bytes
 
     try:
-        tensors = from_bytes(data)
         size = int.from_bytes(data[:8], "little")
-        metadata = json.loads(data[8 : 8 + size]).get("__metadata__")
-    except (SafetensorError, ValueError, KeyError) as error:
+        header = json.loads(data[8 : 8 + size])
+        metadata = header.pop("__metadata__", None)
+        exotic = any(str(entry["dtype"]).startswith(("BF", "F8")) for entry in header.values())
+        backend = "torch" if exotic else "numpy"  # numpy has no such types; torch is slow to import
+        tensors = import_module(f"safetensors.{backend}").load(data)
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _damaged(asked) from error
     arrays = {key: _array(key, value, asked) for key, value in tensors.items()}
     return arrays, metadata if metadata and "schema" in metadata else None

@@ -25,7 +25,7 @@ ROW_KEYS = {
 }
 MACHINE_KEYS = {
     "date", "cpu", "vectors", "cores", "load_average", "system", "python", "numpy", "numba",
-    "aimc_sim", "blas", "copy_gb_per_s", "peer",
+    "aimc_sim", "blas", "copy_gb_per_s", "clock", "peer",
 }
 
 
