@@ -15,9 +15,7 @@ import numpy as np
 
 from aimc_sim.errors import InputError, UsageError
 from aimc_sim.kernels.cells import (
-    Draws,
     add_slow_noise,
-    cell_draws,
     clip_cells,
     drift_cells,
     fill_cell_normals,
@@ -131,22 +129,26 @@ class Chip:
         self.n_replicas, self.first_replica = n_replicas, first_replica
         self.target_s = np.asarray(target_s, np.float32)
         self.clock_ns = 0
-        self.draws: Draws = cell_draws(
-            np.concatenate([array.tile.ravel() for array in layout.arrays]),
-            np.concatenate([array.element.ravel() for array in layout.arrays]),
-        )
-        noise = spec.device.read_noise
+        self.draws = layout.draws
         self.programmed_s = self._program() if programmed_s is None else programmed_s
-        self.quality = np.zeros(self.programmed_s.shape, np.float32)
-        if noise is not None:
-            sigma = noise.sigma.evaluate(self.programmed_s.astype(float), spec.device.g_max_s)
-            self.quality = sigma.astype(np.float32)
+        self._quality: np.ndarray | None = None
         self._aged: tuple[int, np.ndarray] | None = None
 
     @property
     def n_cells(self) -> int:
         """Cells of one replica."""
         return int(self.target_s.size)
+
+    @property
+    def quality(self) -> np.ndarray:
+        """Read noise of every cell before its factor of time: (n_replicas, n_cells) float32."""
+        if self._quality is None:
+            device = self.spec.device
+            self._quality = np.zeros(self.programmed_s.shape, np.float32)
+            if device.read_noise is not None:
+                g = self.programmed_s.astype(float)
+                self._quality[:] = device.read_noise.sigma.evaluate(g, device.g_max_s)
+        return self._quality
 
     @property
     def time_s(self) -> float:
@@ -169,7 +171,7 @@ class Chip:
         out = np.empty(4 * self.draws.counter.size, np.float32)
         moment = clock_word(self.clock_ns) if timed else np.uint64(0)
         fill_cell_normals(
-            self.draws, self.layout.n_tiles, *self.seed_words, int(purpose),
+            self.draws, *self.seed_words, int(purpose),
             self.first_replica + replica, np.uint64(sequence), moment, out,
         )
         return out
@@ -196,13 +198,17 @@ class Chip:
 
     def aged(self) -> np.ndarray:
         """Return the conductances now, before read noise: (n_replicas, n_cells) float32 [S]."""
-        if self._aged is not None and self._aged[0] == self.clock_ns:
-            return self._aged[1]
+        if self._aged is None or self._aged[0] != self.clock_ns:
+            self._aged = (self.clock_ns, self._age(self.time_s))
+        return self._aged[1]
+
+    def _age(self, seconds: float) -> np.ndarray:
+        """Return the conductances `seconds` after programming: drift or relaxation."""
         device = self.spec.device
         g = self.programmed_s.copy()
         target = self.target_s.astype(float)
-        if device.drift is not None and self.clock_ns > 0:
-            log_ratio = np.float32(math.log1p(self.time_s / device.drift.t0_s))
+        if device.drift is not None and seconds > 0:
+            log_ratio = np.float32(math.log1p(seconds / device.drift.t0_s))
             nu_mean = device.drift.nu_mean.evaluate(target, device.g_max_s).astype(np.float32)
             nu_std = device.drift.nu_std.evaluate(target, device.g_max_s).astype(np.float32)
             for replica in range(self.n_replicas):
@@ -210,15 +216,14 @@ class Chip:
                 drift_cells(normals, self.draws.index, nu_mean, nu_std, log_ratio, g[replica])
         relax = device.relaxation
         if relax is not None:
-            sigma = relaxation_sigma(device, target, self.time_s).astype(np.float32)
+            sigma = relaxation_sigma(device, target, seconds).astype(np.float32)
             shift = 0.0
-            if relax.kind == "added" and self.time_s >= relax.start_s:
-                shift = relax.mean_per_ln_t_s * math.log(self.time_s)
+            if relax.kind == "added" and seconds >= relax.start_s:
+                shift = relax.mean_per_ln_t_s * math.log(seconds)
             if sigma.any() or shift:
                 for replica in range(self.n_replicas):
                     normals = self.normals(Purpose.RELAX, replica)
                     relax_cells(normals, self.draws.index, np.float32(shift), sigma, g[replica])
-        self._aged = (self.clock_ns, g)
         return g
 
     @property
@@ -247,23 +252,24 @@ class Chip:
         """Return the white noise of one read of every cell: (n_cells,) float32 [S]."""
         split = noise_split(self.spec, self.time_s)
         sigma = self.quality[replica] * np.float32(split.fast)
-        return np.asarray(sigma * self.aged()[replica] if split.relative else sigma)
+        if not split.relative:
+            return np.asarray(sigma)
+        return np.asarray(sigma * np.clip(self.aged()[replica], *self.limits_s))
 
     def gain(self, cells: Sequence[np.ndarray]) -> np.ndarray:
-        """Return the mean gain of sets of cells now, (n_replicas, len(cells)) float64.
+        """Return the mean gain of sets of cells since programming, (n_replicas, len(cells)).
 
-        The sum of (g - g_min) over that of the targets, as one calibration read finds it.
+        The sum of g - g_min over the same sum right after programming, as two calibration
+        reads find it (Joshi et al., doi 10.1038/s41467-020-16108-9), float64.
         """
         g_min = self.spec.device.g_min_s
-        aged = self.aged()
+        before, now = (np.clip(g, *self.limits_s) for g in (self._age(0.0), self.aged()))
         result = np.ones((self.n_replicas, len(cells)))
         for k, index in enumerate(cells):
-            wanted = float((self.target_s[index].astype(float) - g_min).sum())
-            if wanted <= 0:
-                continue
-            for replica in range(self.n_replicas):
-                found = float((aged[replica, index].astype(float) - g_min).sum())
-                result[replica, k] = found / wanted
+            wanted = (before[:, index].astype(float) - g_min).sum(axis=1)
+            found = (now[:, index].astype(float) - g_min).sum(axis=1)
+            there = wanted > 0
+            result[there, k] = found[there] / wanted[there]
         if not np.isfinite(result).all() or (result <= 0).any():
             raise InputError(
                 "compensate drift", "a matrix has no conductance left",

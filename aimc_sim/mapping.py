@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from aimc_sim.errors import CapacityError, InputError
+from aimc_sim.kernels.cells import Draws, cell_draws
 from aimc_sim.specs import ChipSpec, DeviceSpec, TileSpec
 
 
@@ -104,6 +106,14 @@ class Layout:
             if array.request.name == name:
                 return array
         raise KeyError(name)
+
+    @cached_property
+    def draws(self) -> Draws:
+        """The random blocks of all cells; chips of one layout share them."""
+        return cell_draws(
+            np.concatenate([array.tile.ravel() for array in self.arrays]),
+            np.concatenate([array.element.ravel() for array in self.arrays]),
+        )
 
     def n_used(self) -> int:
         """Return the number of cells that carry a weight."""

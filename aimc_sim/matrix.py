@@ -102,7 +102,7 @@ def _probe(
     """Return calibration inputs at full scale 1, (n, n_in), and that full scale."""
     if calibrate is None:
         generator = np.random.Generator(np.random.Philox(int(Purpose.PROBE)))
-        probe = generator.standard_normal((256, n_in))
+        probe = 2 * generator.random((256, n_in)) - 1
         return probe / np.abs(probe).max(axis=1, keepdims=True), None
     given = _inputs(calibrate, w, "calibrate with").astype(float)
     largest = float(np.abs(given).max(initial=0.0))
@@ -154,11 +154,7 @@ class AnalogMatrix:
         self._adc_sigma = self._adc_step * np.float32(noise)
         self._adc_inverse = 1 / self._adc_step
         self._plan: tuple[int, Any, Any] | None = None
-        n_in, n_out = mapped.real.shape
-        self._n_in, self._complex = n_in, bool(np.iscomplexobj(mapped.w))
-        self._buffers = tuple(
-            np.empty(size, np.float32) for size in (n_in, n_out, n_out, n_out + 32)
-        )
+        self._n_in, self._complex = mapped.real.shape[0], bool(np.iscomplexobj(mapped.w))
 
     @property
     def array(self) -> CellArray:
@@ -219,7 +215,10 @@ class AnalogMatrix:
         kernels: Any = mvm  # numba's, whose signatures star-arguments hide from a type checker
         if len(x) < _BLAS_FROM:
             out = np.empty((len(x), n_out), np.float32)
-            if not kernels.mvm_vectors(x, *before, first_read, *after, out):
+            # fresh buffers: threads may share a matrix, and the kernel lets other threads run
+            widths = (self._n_in, n_out, n_out, n_out + 32)
+            buffers = [np.empty(width, np.float32) for width in widths]
+            if not kernels.mvm_vectors(x, *before, first_read, *after, *buffers, out):
                 raise _not_finite("multiply")
             return out
         full_scale, w, v, part_rows, noisy, keys = before
@@ -258,7 +257,7 @@ class AnalogMatrix:
         )
         after = (
             self._dac_limit, self._adc_step, self._adc_inverse, self._adc_sigma,
-            self._adc_limit, *self._buffers,
+            self._adc_limit,
         )
         self._plan = (chip.clock_ns, before, after)
         return before, after

@@ -197,12 +197,15 @@ def _run_facts(record: Record) -> Text:
     unstable = max(row["max"] for row in record["unstable_modes"])
     lines = [
         f"\ntiles {record['tiles']}; {_cells(record)}",
+        f"state registers of {record['state_bits']} bits"
+        if record["state_bits"] != "ideal"
+        else "state registers in float32",
         f"modes outside the unit circle: {unstable} of {record['n_modes']}"
         + (" (most, over chips and times)" if unstable else " on every chip at every time"),
         f"took {record['wall_s']:.1f} s",
     ]
     if record["form"] == "digital":
-        lines[1] = "modes of A in digital logic"
+        lines[2] = "modes of A in digital logic"
     return Text("\n".join(lines))
 
 

@@ -6,136 +6,39 @@ this edge and nowhere else. A spec never changes; `replace` makes a new one.
 
 from __future__ import annotations
 
+import math
 import tomllib
-from functools import partial
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self
 
 import numpy as np
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, field_validator, model_validator
 
-from aimc_sim.errors import AimcError, InputError, UsageError, nearest
-from aimc_sim.units import parse_quantity
+from aimc_sim.curves import Curve, check_curve
+from aimc_sim.errors import InputError, UsageError, nearest
+from aimc_sim.fields import (
+    Bits,
+    PositiveSeconds,
+    PositiveSiemens,
+    Seconds,
+    Siemens,
+    Spec,
+    validated,
+)
 
 CHIP_SCHEMA: Literal["aimc-sim.chip/1"] = "aimc-sim.chip/1"
 
 
-def _si(value: Any, *, kind: str) -> Any:
-    if not isinstance(value, str):
-        return value
-    try:
-        return parse_quantity(value, kind)
-    except UsageError as error:
-        raise ValueError(f"{error.found}; {error.do}") from None
-
-
-def _quantity(kind: str) -> Any:
-    return BeforeValidator(partial(_si, kind=kind))
-
-
-Siemens = Annotated[float, _quantity("conductance"), Field(allow_inf_nan=False)]
-Seconds = Annotated[float, _quantity("time"), Field(allow_inf_nan=False)]
-Volts = Annotated[float, _quantity("voltage"), Field(allow_inf_nan=False)]
-Bits = Annotated[int, Field(ge=1, le=16)] | Literal["ideal"]
-
-
-class Spec(BaseModel):
-    """Base of all specs: frozen, no unknown field, no NaN, replaced instead of changed."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    def replace(self, **changes: Any) -> Self:
-        """Return a copy with fields changed and all checks made again.
-
-        A dotted name reaches into a part: ``spec.replace(**{"adc.bits": 6})``.
-        Raises InputError for an unknown field or an impossible value.
-        """
-        data = self.model_dump()
-        for name, value in changes.items():
-            *path, last = name.split(".")
-            target = data
-            for part in path:
-                if not isinstance(target.get(part), dict):
-                    raise _unknown_field(name, part, list(target))
-                target = target[part]
-            if last not in target:
-                raise _unknown_field(name, last, list(target))
-            target[last] = value.model_dump() if isinstance(value, BaseModel) else value
-        return _validated(type(self), data, f"replace {', '.join(changes)}")
-
-
-AnySpec = TypeVar("AnySpec", bound=Spec)
-
-
-class CurvePiece(Spec):
-    """One piece of a curve: polynomial + log_slope ln v + power[0] v^power[1], then clamped."""
-
-    below: float | None = None  # piece holds for v < below (None: up to the end)
-    polynomial: tuple[float, ...] = ()  # ascending coefficients
-    log_slope: float = 0.0
-    power: tuple[float, float] = (0.0, 0.0)
-    low: float | None = None
-    high: float | None = None
-
-
-class Curve(Spec):
-    """A published function of a cell's target conductance.
-
-    of : the variable v of the formula, "r" (g / g_max) or "g_us" (g in microsiemens).
-    unit_s : siemens in one unit of the result; 1 for a pure number (nu, Q).
-    pieces : tried in order; the first with v < below holds.
-    """
-
-    of: Literal["r", "g_us"] = "r"
-    unit_s: float = Field(default=1.0, gt=0)
-    pieces: tuple[CurvePiece, ...] = Field(min_length=1)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _one_piece_may_be_flat(cls, data: Any) -> Any:
-        if isinstance(data, dict) and "pieces" not in data:
-            own = {key: data[key] for key in ("of", "unit_s") if key in data}
-            return {**own, "pieces": [{k: v for k, v in data.items() if k not in own}]}
-        return data
-
-    def evaluate(self, g_s: np.ndarray, g_max_s: float) -> np.ndarray:
-        """Return the curve at conductances g_s [S], in SI (float64, the shape of g_s)."""
-        g = np.asarray(g_s, float)
-        v = g / g_max_s if self.of == "r" else g * 1e6
-        result = np.empty_like(v)
-        left = np.ones(v.shape, bool)
-        for piece in self.pieces:
-            here = left if piece.below is None else left & (v < piece.below)
-            result[here] = _piece(piece, v[here])
-            left = left & ~here
-        return result * self.unit_s
-
-
-def _piece(piece: CurvePiece, v: np.ndarray) -> np.ndarray:
-    value = np.polynomial.polynomial.polyval(v, piece.polynomial or (0.0,))
-    positive = np.maximum(v, 1e-12)  # ln 0 and 0^-p run into the clamps, as in the papers
-    if piece.log_slope:
-        value = value + piece.log_slope * np.log(positive)
-    if piece.power[0]:
-        value = value + piece.power[0] * positive ** piece.power[1]
-    return np.asarray(np.clip(value, piece.low, piece.high))
-
-
 class ProgrammingSpec(Spec):
-    """One-shot programming: programmed = max(floor, target + mean(g) + sigma(g) xi)."""
+    """One-shot programming: programmed = max(0, target + mean(g) + sigma(g) xi).
+
+    A cell may hold less than floor_s or more than ceiling_s: it is a read that finds neither.
+    """
 
     sigma: Curve
     mean: Curve | None = None
-    g_reference_s: Siemens | None = None  # g_max of the published fit; errors scale with g_max
+    g_reference_s: PositiveSiemens | None = None  # g_max of the fit; errors scale with g_max
 
 
 class DriftSpec(Spec):
@@ -156,13 +59,13 @@ class RelaxationSpec(Spec):
     """
 
     kind: Literal["added", "total"]
-    start_s: Seconds = 1.0
-    mean_per_ln_t_s: float = 0.0
-    std_per_ln_t_s: float = 0.0
-    std_offset_s: float = 0.0
-    times_s: tuple[float, ...] = ()
+    start_s: PositiveSeconds = 1.0
+    mean_per_ln_t_s: Siemens = 0.0
+    std_per_ln_t_s: Siemens = 0.0
+    std_offset_s: Siemens = 0.0
+    times_s: tuple[Seconds, ...] = ()
     sigma: tuple[Curve, ...] = ()
-    g_reference_s: Siemens | None = None
+    g_reference_s: PositiveSiemens | None = None
 
     @model_validator(mode="after")
     def _total_needs_a_table(self) -> Self:
@@ -201,11 +104,10 @@ class DeviceSpec(Spec):
     floor_s: Siemens = Field(default=0.0, ge=0)  # no read finds less
     ceiling_s: Siemens | None = None  # no read finds more (None: no such limit)
     zero_time: str = "0 s is the moment after programming"
-    time_range_s: tuple[float, float] = (0.0, float(100 * 365 * 86400))
+    time_range_s: tuple[Seconds, Seconds] = (0.0, float(100 * 365 * 86400))
     outside_time_range: Literal["refuse", "warn"] = "warn"
     caveats: tuple[str, ...] = ()
     not_modelled: tuple[str, ...] = ()
-    v_read_v: Volts = Field(default=0.2, gt=0)
     programming: ProgrammingSpec | None = None
     drift: DriftSpec | None = None
     relaxation: RelaxationSpec | None = None
@@ -217,6 +119,45 @@ class DeviceSpec(Spec):
             raise ValueError("conductances must satisfy floor_s <= g_min_s < g_max_s")
         if self.ceiling_s is not None and self.ceiling_s < self.g_max_s:
             raise ValueError("ceiling_s must not lie below g_max_s")
+        with np.errstate(over="ignore"):
+            if not np.float32(self.g_min_s) < np.float32(self.g_max_s) < np.inf:
+                raise ValueError("g_min_s and g_max_s must differ and be finite in float32")
+        if not 0 <= self.time_range_s[0] <= self.time_range_s[1]:
+            raise ValueError("time_range_s must be two times, 0 <= first <= last")
+        return self
+
+    @model_validator(mode="after")
+    def _errors_are_counted_once(self) -> Self:
+        relaxation = self.relaxation
+        if relaxation is None:
+            return self
+        if self.drift is not None:
+            raise ValueError("a card has drift or relaxation, one history of a cell, not both")
+        if relaxation.kind == "total" and self.programming is not None:
+            raise ValueError(
+                "relaxation of kind 'total' holds the programming error: leave programming out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _curves_hold_over_the_range(self) -> Self:
+        span = (self.g_min_s, self.g_max_s)
+        if (part := self.programming) is not None:
+            scale = self.g_max_s / (part.g_reference_s or self.g_max_s)
+            check_curve("programming.sigma", part.sigma, span, scale=scale)
+            check_curve("programming.mean", part.mean, span, scale=scale, signed=True)
+        if self.drift is not None:
+            check_curve("drift.nu_mean", self.drift.nu_mean, span, signed=True)
+            check_curve("drift.nu_std", self.drift.nu_std, span)
+        if (relax := self.relaxation) is not None:
+            scale = self.g_max_s / (relax.g_reference_s or self.g_max_s)
+            for k, curve in enumerate(relax.sigma):
+                check_curve(f"relaxation.sigma.{k}", curve, span, scale=scale)
+            for t in (relax.start_s, max(relax.start_s, self.time_range_s[1])):
+                if relax.std_per_ln_t_s * math.log(t) + relax.std_offset_s < 0:
+                    raise ValueError(f"the standard deviation of relaxation is negative at {t} s")
+        if self.read_noise is not None:
+            check_curve("read_noise.sigma", self.read_noise.sigma, span)
         return self
 
 
@@ -246,8 +187,9 @@ class AdcSpec(Spec):
 class TileSpec(Spec):
     """One kind of tile: rows (word lines, inputs) x cols (bit lines, outputs) of cells.
 
-    idle : what a cell that carries no weight is: "absent" (not made), "off" (unformed, no
-        current) or "g_min" (programmed to g_min, with its noise).
+    idle : what a cell that carries no weight is: "absent" (not made), "off" (made but
+        unformed) or "g_min" (programmed to g_min, with its noise). Neither absent nor off
+        cells carry current, so both simulate alike; what differs is which cells are made.
     drive : how blocks of a block list share a tile: "serial" (packed densely, one block's
         rows driven at a time) or "parallel" (block-diagonal, all driven together, so that a
         column also sums the idle cells of the other blocks' rows).
@@ -267,6 +209,8 @@ class ChipSpec(Spec):
     step_period_s : duration of one time step of the recurrence, for noise and drift.
     noise_in_time : how 1/f read noise enters a run: "split" (octaves slower than a step drawn
         once per sequence, faster ones white), "white" or "frozen" (all of it, as a bound).
+    state_bits : width of the digital registers that hold the states between steps; a model
+        quantised to fewer bits of state uses those.
     compensation : "global" divides each matrix' output by the mean gain that a calibration
         read of its cells finds at that time; "none" leaves drift uncorrected.
     max_tiles : tiles there are of all kinds together; a model that needs more is refused.
@@ -282,6 +226,7 @@ class ChipSpec(Spec):
     weight_scale: Literal["column", "block"] = "column"
     step_period_s: Seconds = Field(default=1e-6, gt=0)
     noise_in_time: Literal["split", "white", "frozen"] = "split"
+    state_bits: Bits = 16
     compensation: Literal["none", "global"] = "none"
     max_tiles: int | None = Field(default=None, ge=1)
 
@@ -331,7 +276,7 @@ class ChipSpec(Spec):
             raise InputError(asked, f"it is not TOML ({error})", "mend that line") from None
         if isinstance(data.get("device"), dict):
             data.setdefault("name", data["device"].get("name", "unnamed"))
-        return _validated(cls, data, asked)
+        return validated(cls, data, asked)
 
     def to_toml(self, path: str | Path | None = None) -> str:
         """Return the chip as TOML text, and write it to `path` where one is given."""
@@ -339,7 +284,13 @@ class ChipSpec(Spec):
 
         text = tomli_w.dumps(self.model_dump(exclude_none=True, mode="json"))
         if path is not None:
-            Path(path).write_text(text, "utf-8")
+            try:
+                Path(path).write_text(text, "utf-8")
+            except OSError as error:
+                raise UsageError(
+                    f"write the chip to {path}", f"the system refuses ({error})",
+                    "choose a place that can be written",
+                ) from None
         return text
 
 
@@ -351,52 +302,11 @@ def presets() -> list[str]:
 
 
 def load_chip(name_or_file: str | Path) -> ChipSpec:
-    """Return a chip by preset name, or from a file where the text ends in .toml or has a slash."""
+    """Return a chip by preset name, or from a file where the text is a path.
+
+    A path ends in .toml, has a slash or backslash, or is that of a file.
+    """
     text = str(name_or_file)
-    if text.endswith(".toml") or "/" in text or Path(text).is_file():
+    if text.endswith(".toml") or "/" in text or "\\" in text or Path(text).is_file():
         return ChipSpec.from_toml(text)
     return ChipSpec.preset(text)
-
-
-def _unknown_field(name: str, part: str, known: list[str]) -> AimcError:
-    guess = nearest(part, known)
-    hint = f"did you mean '{guess}'? " if guess else ""
-    return InputError(
-        f"set field '{name}'", f"there is no field '{part}'",
-        f"{hint}known here are {', '.join(known)}",
-    )
-
-
-def _known_fields(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
-    """Return the field names of the part of `model` in which a misspelt field was found."""
-    for part in location[:-1]:
-        field = model.model_fields.get(str(part))
-        kind = None if field is None else field.annotation
-        candidates = [kind, *getattr(kind, "__args__", ())]
-        inner = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
-        if not inner:
-            return []
-        model = inner[0]
-    return list(model.model_fields)
-
-
-def _validated(cls: type[AnySpec], data: dict[str, Any], asked: str) -> AnySpec:
-    try:
-        return cls.model_validate(data)
-    except ValidationError as error:
-        first = error.errors()[0]
-        # pydantic names the members of a union in the path of the error: not ours to show
-        path = [str(part) for part in first["loc"] if "[" not in str(part) and "-" not in str(part)]
-        where = ".".join(path) or "the file"
-        if first["type"] == "extra_forbidden":
-            known = _known_fields(cls, first["loc"])
-            guess = nearest(str(first["loc"][-1]), known)
-            hint = f"did you mean '{guess}'? " if guess else ""
-            raise InputError(
-                asked, f"field '{where}' is unknown",
-                f"{hint}known here are {', '.join(known)}" if known else "remove it",
-            ) from None
-        value = "" if first["type"] == "missing" else f" (got {str(first['input'])[:60]})"
-        raise InputError(
-            asked, f"field '{where}': {first['msg']}{value}", "give a value in range",
-        ) from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from decimal import Decimal
+from decimal import Decimal, DecimalException
 
 from aimc_sim.errors import UsageError
 
@@ -50,7 +50,10 @@ def parse_quantity(text: str, kind: str) -> float:
             f"write a number and one of {', '.join(factors)}, or a bare number in SI",
         )
     # decimal: 5uS is the float 5e-6 and not its neighbour 4.9999999999999996e-06
-    value = float(Decimal(match.group(1)) * Decimal(str(factors[unit] if unit else 1.0)))
+    try:
+        value = float(Decimal(match.group(1)) * Decimal(str(factors[unit] if unit else 1.0)))
+    except DecimalException:  # an exponent that no decimal has
+        value = math.inf
     if not math.isfinite(value):
         raise UsageError(f"read '{text}' as a {kind}", "it is not finite", "write a finite number")
     return value

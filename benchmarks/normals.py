@@ -24,7 +24,7 @@ def draw_normals() -> Call:
 def _measure(benchmark: Benchmark, timing: Timing) -> Row:
     from benchmarks.kernels import fill_words
 
-    words = np.empty(N_NORMALS, np.uint32)
+    words = np.empty(N_NORMALS // 2, np.uint64)
     key = (np.uint64(1), np.uint64(2))
     generator = np.random.default_rng(0)
     theirs = np.empty(N_NORMALS, np.float32)

@@ -41,7 +41,6 @@ def _working_kind() -> tuple[str, type] | None:
         configs = import_module("aihwkit.simulator.configs")
     except Exception:  # a half-working install of a peer must not end our benchmarks
         return None
-    torch.set_num_threads(1)
     x = torch.ones(3, 2)
     for name, config_name in _KINDS:
         try:
@@ -99,6 +98,7 @@ def product(w: np.ndarray, x: np.ndarray, *, noise: bool) -> Peer | None:
         return None
 
     def multiply() -> None:
+        torch.set_num_threads(1)  # compiled kernels share OpenMP with torch and reset this
         with torch.no_grad():
             layer(inputs)
 
@@ -110,11 +110,14 @@ def programming(w: np.ndarray, wait_s: float) -> Peer | None:
     kind = _working_kind()
     if kind is None:
         return None
+    import torch
+
     name, config = kind
     try:
         layer = _layer(w, config, noise=False)
 
         def program() -> None:
+            torch.set_num_threads(1)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 layer.program_analog_weights()

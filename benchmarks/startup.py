@@ -62,11 +62,11 @@ def _measure_run(benchmark: Benchmark, timing: Timing) -> Row:
     ours, limit = _alternate(
         timing,
         lambda: _command("run", str(MODEL)),
-        lambda: _python("-c", "import torch, numba, pydantic, typer"),
+        lambda: _python("-c", "import numba, pydantic, typer"),
     )
     return Row(
         benchmark.name, benchmark.what, "call", available_threads(),
-        ours=ours, limit=limit, limit_of="imports of torch, numba, pydantic", goal_s=RUN_GOAL_S,
+        ours=ours, limit=limit, limit_of="imports of numba, pydantic, typer", goal_s=RUN_GOAL_S,
     )
 
 

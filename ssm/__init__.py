@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
-from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -23,11 +22,7 @@ if TYPE_CHECKING:
     from ssm.tasks import Task, load_task
     from ssm.train import train
 
-if not (Path(__file__).parent / "deploy.py").is_file():  # pragma: no cover
-    raise ImportError(
-        f"Import aimc-sim's package 'ssm'. Another package of that name lies at {__file__}. "
-        "Remove it, or use a virtual environment of its own."
-    )
+PROJECT = "aimc-sim"  # by which the command line knows this package from another named ssm
 
 _HOME_OF = {
     "load": "checkpoint", "save": "checkpoint",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -86,14 +86,23 @@ class Deployment:
 
     @property
     def products_per_mode(self) -> int:
-        """Products and conversions that A costs per mode and step."""
+        """Products with cells, or pairs of cells, of A that are converted, per mode and step."""
         if self.form == "leapfrog":
             return 2 if self.decay == "digital" else 4
         return 0 if self.form == "digital" else 2
 
-    def unstable_modes(self, programmed: ProgrammedModel) -> np.ndarray:
-        """Return the number of modes outside the unit circle on every replica, (n_replicas,)."""
-        return np.asarray(programmed.unstable_modes())
+    def conversions(self) -> dict[str, int]:
+        """Return events of one sequence on one chip: ADC conversions and products of A's cells.
+
+        per_step : conversions of every step. at_end : those of the decoder, once a sequence.
+        state_products : products of A per step.
+        """
+        outputs, analog = np.diff(self.converters.adc_first), self.network.analog
+        return {
+            "per_step": int(outputs[:-1][analog[:-1]].sum()),
+            "at_end": int(outputs[-1]) if analog[-1] else 0,
+            "state_products": int(self.network.sign.size) * self.products_per_mode,
+        }
 
     def program(self, seed: int = 0, chips: int = 1, first_chip: int = 0) -> ProgrammedModel:
         """Return `chips` sampled chips, programmed (replicas first_chip .. of that seed)."""
@@ -250,8 +259,7 @@ def _with_row_range(part: Part, converters: Converters, network: Network) -> Par
     rows = np.concatenate(
         [states[0], states[1], converters.skip_step[layer][:, None].astype(float)], axis=1
     )
-    changes = {"row_range": rows[:, :, None] * full}
-    return Part(**{**part.__dict__, **changes})
+    return replace(part, row_range=rows[:, :, None] * full)
 
 
 def _map_weights(
@@ -328,8 +336,9 @@ def _warn_of_white_noise(
         row, col = array.request.n_in * place_in_group, array.request.n_out * place_in_group
         g = cells[own // array.group, row, col]  # the cell of e
         sigma = device.read_noise.sigma.evaluate(g, device.g_max_s) * factor
-        if not device.read_noise.relative:
-            sigma = sigma / np.maximum(g - device.g_min_s, 1e-30)
+        # relative to the weight, which is g - g_min
+        sigma = sigma * (g if device.read_noise.relative else 1.0)
+        sigma = sigma / np.maximum(g - device.g_min_s, 1e-30)
         half = 0.5 * np.arctan2(np.abs(form.pole[1]), np.abs(form.pole[0]))
         n_loud += int((sigma * np.tan(half) > np.sqrt(form.decay / 2)).sum())
         n_modes += n

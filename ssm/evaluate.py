@@ -94,7 +94,7 @@ def accuracy(logits: NDArray[Any], y: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 def relative_rms(logits: NDArray[Any], reference: NDArray[np.float64]) -> float | None:
-    """Return rms(logits - reference) / rms(reference) over all but the last-two axes' broadcast.
+    """Return rms(logits - reference) / rms(reference) over chips, samples and classes.
 
     Samples that are not finite are left out; None where none is left or the reference is zero.
     logits : (..., n, n_classes). reference : (n, n_classes).
@@ -198,7 +198,8 @@ def evaluate(
     logits, unstable = _run_chips(deployment, x, chips, seed, moments, count)
     quantized = logits
     if exact != spec:
-        clean = dataclasses.replace(deployment, spec=exact)
+        silent = deployment.converters._replace(adc_noise=np.float32(0))
+        clean = dataclasses.replace(deployment, spec=exact, converters=silent)
         quantized, _ = _run_chips(clean, x, 1, seed, (0.0,), count)
     if len(moments) < len(times):
         order = [0 if len(moments) == 1 else moments.index(moment) for moment in times]
@@ -275,6 +276,9 @@ def is_timeless(spec: ChipSpec) -> bool:
     return all(part is None for part in parts) and spec.adc.noise_lsb == 0.0
 
 
+_ZERO_CURVE = {"of": "r", "unit_s": 1.0, "pieces": [{"polynomial": [0.0]}]}
+
+
 def non_idealities(spec: ChipSpec) -> dict[str, dict[str, Any]]:
     """Return what the chip suffers from: name -> the changes of the spec that switch it off.
 
@@ -286,7 +290,11 @@ def non_idealities(spec: ChipSpec) -> dict[str, dict[str, Any]]:
     device = spec.device
     switches: dict[str, tuple[bool, dict[str, Any]]] = {
         "programming": (device.programming is not None, {"device.programming": None}),
-        "drift": (device.drift is not None, {"device.drift": None}),
+        # drift with exponents of zero: its t0 is the time origin of 1/f noise as well
+        "drift": (
+            device.drift is not None,
+            {"device.drift.nu_mean": _ZERO_CURVE, "device.drift.nu_std": _ZERO_CURVE},
+        ),
         "relaxation": (device.relaxation is not None, {"device.relaxation": None}),
         "read noise": (device.read_noise is not None, {"device.read_noise": None}),
         "DAC": (spec.dac.bits != "ideal", {"dac.bits": "ideal"}),
@@ -336,21 +344,6 @@ def vary(
         logits, _ = _run_chips(deployment, x[:n], chips, seed, evaluation.times_s[-1:], count)
         result[name] = logits[0]
     return result
-
-
-def conversions(deployment: Deployment) -> dict[str, int]:
-    """Return events of one sequence on one chip: ADC conversions and products of A's cells.
-
-    per_step : conversions of every step. at_end : those of the decoder, once a sequence.
-    state_products : products of A per step.
-    """
-    outputs = np.diff(deployment.converters.adc_first)
-    analog = deployment.network.analog
-    return {
-        "per_step": int(outputs[:-1][analog[:-1]].sum()),
-        "at_end": int(outputs[-1]) if analog[-1] else 0,
-        "state_products": int(deployment.network.sign.size) * deployment.products_per_mode,
-    }
 
 
 def _check_request(

@@ -124,8 +124,21 @@ def leapfrog_cells(pole: np.ndarray, gain: np.ndarray) -> LeapfrogCells:
     )
 
 
-def leapfrog_matrix(e1: np.ndarray, e2: np.ndarray, d1: np.ndarray, d2: np.ndarray) -> np.ndarray:
+def leapfrog_matrix(
+    e1: np.ndarray, e2: np.ndarray, d1: np.ndarray, d2: np.ndarray
+) -> np.ndarray:
     """Return the 2 x 2 step matrices (..., 2, 2) that four cells make (sigma left out)."""
-    row0 = np.stack([1 - d1, -(1 - d1) * e1], axis=-1)
-    row1 = np.stack([(1 - d2) * e2, (1 - d2) * (1 - e1 * e2)], axis=-1)
-    return np.stack([row0, row1], axis=-2)
+    return leapfrog_group_matrix(*(np.asarray(x)[..., None, None] for x in (e1, e2, d1, d2)))
+
+
+def leapfrog_group_matrix(
+    e1: np.ndarray, e2: np.ndarray, d1: np.ndarray, d2: np.ndarray
+) -> np.ndarray:
+    """Return the step matrices (..., 2 g, 2 g) of (p, q) for planes of cells (..., g, g).
+
+    (1 - d1, 1 - d2) [[1, -e1], [e2, 1 - e2 e1]]: g modes that share rows, sigma left out.
+    """
+    one = np.eye(e1.shape[-1])
+    row0 = np.concatenate([one - d1, -(one - d1) @ e1], axis=-1)
+    row1 = np.concatenate([(one - d2) @ e2, (one - d2) @ (one - e2 @ e1)], axis=-1)
+    return np.concatenate([row0, row1], axis=-2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,7 @@ from aimc_sim.errors import CapacityError, InputError, UsageError
 from aimc_sim.kernels import threads
 from aimc_sim.randomness import Purpose, clock_word
 from ssm.deploy import LARGEST
-from ssm.forms import leapfrog_matrix
+from ssm.forms import leapfrog_group_matrix
 from ssm.kernels import sequence
 from ssm.kernels.network import A_PRODUCT, PER_LAYER
 from ssm.ranges import buffer_sizes, empty_record
@@ -75,7 +74,12 @@ class ProgrammedModel:
         self, deployment: Deployment, seed: int = 0, chips: int = 1, first_chip: int = 0,
         programmed_s: NDArray[np.float32] | None = None,
     ) -> None:
-        _check_memory(deployment, chips)
+        # a cell: programmed, aged, noise quality, and float64 values on the way there
+        check_memory(
+            f"program {chips} chips of {deployment.layout.n_cells} cells",
+            chips * deployment.layout.n_cells * 24 + deployment.weights.plus.size * 64,
+            "program fewer chips at once and run them in turns (first_chip)",
+        )
         self.deployment = deployment
         self.chip = Chip(
             deployment.spec, deployment.layout, deployment.target_s, seed, chips, first_chip,
@@ -114,8 +118,13 @@ class ProgrammedModel:
         d = self.deployment
         started = time.perf_counter()
         n_states = d.network.sign.size
-        logits = np.zeros((self.chips, len(x), d.model.n_classes), np.float32)
         length = x.shape[1] if return_states else 0
+        check_memory(
+            f"run {len(x)} sequences on {self.chips} chips",
+            self.chips * len(x) * 4 * (length * 2 * n_states + d.model.n_classes),
+            "run fewer sequences at once (first_sample)",
+        )
+        logits = np.zeros((self.chips, len(x), d.model.n_classes), np.float32)
         traces = np.zeros((self.chips, len(x), length, 2, n_states), np.float32)
         sequence.run_batch(
             x, first_sample, self.chip.draws, self._cells(), self.chip.aged(), self._gain(),
@@ -225,7 +234,7 @@ class ProgrammedModel:
         split = noise_split(chip.spec, chip.time_s)
         floor, ceiling = chip.limits_s
         return sequence.Cells(
-            chip.layout.n_tiles, chip.quality, np.float32(split.slow),
+            chip.quality, np.float32(split.slow),
             np.float32(split.fast), split.relative, floor, ceiling,
             np.float32(chip.spec.device.g_min_s), weights.plus, weights.minus, weights.scale,
             weights.exact, weights.product,
@@ -249,44 +258,48 @@ class ProgrammedModel:
         return gain
 
     def _counts(self, n: int, n_steps: int) -> dict[str, int]:
-        d = self.deployment
-        outputs = np.diff(d.converters.adc_first)
-        per_step = int(outputs[:-1][d.network.analog[:-1]].sum())
-        last = int(outputs[-1]) if d.network.analog[-1] else 0
+        events = self.deployment.conversions()
         runs = self.chips * n
-        n_modes = int(d.network.sign.size)
         return {
             "steps": runs * n_steps,
-            "adc_conversions": runs * (per_step * n_steps + last),
-            "state_products": runs * n_steps * n_modes * d.products_per_mode,
+            "adc_conversions": runs * (events["per_step"] * n_steps + events["at_end"]),
+            "state_products": runs * n_steps * events["state_products"],
         }
 
 
 def _count_unstable(d: Deployment, w: NDArray[np.float32], layer: int) -> int:
+    """Return the modes outside the unit circle of a layer with weights w as they are.
+
+    Modes of a group share rows with idle cells in between, so a group's 2 g eigenvalues count.
+    """
     first = 1 + layer * PER_LAYER + A_PRODUCT
     n_modes = int(np.diff(d.network.mode_first)[layer])
     group = d.network.group_a
-    own = np.arange(n_modes)
-    diagonal = (own * group) + own % group
     at = d.network.weight_first
-    planes = [w[at[first + k] : at[first + k + 1]].astype(float) for k in range(4)]
+    planes = []
+    for k in range(4):
+        cells = w[at[first + k] : at[first + k + 1]].astype(float)
+        planes.append(cells.reshape(-1, group, group).transpose(0, 2, 1))  # y = plane @ x
     low = d.network.mode_first[layer]
+    own = slice(low, low + n_modes)
+    n_groups = -(-n_modes // group)
+    absent = np.arange(n_groups * group).reshape(n_groups, group) >= n_modes
     if d.form == "leapfrog":
-        e1, e2 = planes[0][diagonal], planes[1][diagonal]
         if d.decay == "digital":
-            d1 = d2 = d.network.decay[low : low + n_modes].astype(float)
-        else:
-            d1, d2 = planes[2][diagonal], planes[3][diagonal]
-        matrices = leapfrog_matrix(e1, e2, d1, d2)
+            decay = np.zeros(n_groups * group)
+            decay[:n_modes] = d.network.decay[own]
+            planes[2] = planes[3] = decay.reshape(n_groups, group)[:, :, None] * np.eye(group)
+        sign = np.ones(n_groups * group)
+        sign[:n_modes] = d.network.sign[own]
+        matrices = leapfrog_group_matrix(*planes)
+        matrices *= np.tile(sign.reshape(n_groups, group), 2)[:, :, None]
     else:
-        w00, w10, w01, w11 = (plane[diagonal] for plane in planes)
-        # planes hold weights (input row, output column); the step matrix maps in to out
-        matrices = np.stack(
-            [np.stack([w00, w10], axis=-1), np.stack([w01, w11], axis=-1)], axis=-2
-        )
+        matrices = np.block([[planes[0], planes[1]], [planes[2], planes[3]]])
         if d.form == "delta":
-            matrices = matrices + np.eye(2)
-    return int((np.abs(np.linalg.eigvals(matrices)).max(axis=-1) >= 1.0).sum())
+            matrices = matrices + np.eye(2 * group)
+    matrices[np.tile(absent, 2)] = 0.0  # no mode lives in the last places of the last group
+    outside = (np.abs(np.linalg.eigvals(matrices)) >= 1.0).sum(axis=-1)
+    return int(((outside + 1) // 2).sum())
 
 
 def set_threads(n: int) -> None:
@@ -297,15 +310,21 @@ def set_threads(n: int) -> None:
     threads.set_threads(n)
 
 
-def _check_memory(d: Deployment, chips: int) -> None:
-    need = chips * d.layout.n_cells * 8 + d.weights.plus.size * 64
+def _free_bytes() -> int | None:
+    """Return the memory that a new allocation may take, None where the system does not say."""
     try:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError):
-        return
-    if need > free:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except (OSError, ValueError):
+        pass
+    return None
+
+
+def check_memory(asked: str, need: int, do: str) -> None:
+    """Refuse, before anything is allocated, what needs more memory than there is."""
+    free = _free_bytes()
+    if free is not None and need > free:
         raise CapacityError(
-            f"program {chips} chips of {d.layout.n_cells} cells",
-            f"that takes {need / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free",
-            "program fewer chips at once and run them in turns (first_chip)",
+            asked, f"that takes {need / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free", do
         )

@@ -52,6 +52,8 @@ class Precision:
     def parse(cls, text: str) -> Precision:
         """Return the precision that text such as ``a=8,b=4,state=8`` describes.
 
+        Raises UsageError for text that names no quantity, an unknown one, or one twice.
+
         Examples
         --------
         >>> Precision.parse("a=8, mix=4").given()
@@ -73,7 +75,17 @@ class Precision:
                     f"read precision '{item}'", "it has no whole number of bits",
                     f"write for example {name}=8",
                 )
+            if name in values:
+                raise UsageError(
+                    f"read precision '{text}'", f"it gives '{name}' twice",
+                    "give each quantity once",
+                )
             values[name] = int(bits)
+        if not values:
+            raise UsageError(
+                f"read precision '{text}'", "it names no quantity",
+                f"write for example a=8,state=8; known are {', '.join(names)}",
+            )
         return cls(**values)
 
 

@@ -14,6 +14,7 @@ from ssm.forms import power_of_two_above
 from ssm.kernels.network import (
     A_PRODUCT,
     C_PRODUCT,
+    FORM_CODES,
     MIX_PRODUCT,
     PER_LAYER,
     Converters,
@@ -42,6 +43,13 @@ def default_signal(model: Model) -> tuple[NDArray[np.float32], str]:
     return probe, "a fixed probe signal, uniform in [0, 1)"
 
 
+def converted_planes(network: Network) -> tuple[int, ...]:
+    """Return which of A's four planes have ADCs: two planes of a pair form share a column."""
+    if network.form == FORM_CODES["leapfrog"]:
+        return (0, 1) if network.digital_decay else (0, 1, 2, 3)
+    return () if network.form == FORM_CODES["digital"] else (0, 2)
+
+
 def output_counts(network: Network) -> np.ndarray:
     """Return the number of ADC outputs of every product, row parts one after the other."""
     n_products = network.analog.size
@@ -52,7 +60,8 @@ def output_counts(network: Network) -> np.ndarray:
     for layer in range(network.mode_first.size - 1):
         first = 1 + layer * PER_LAYER
         n_modes = network.mode_first[layer + 1] - network.mode_first[layer]
-        counts[first + A_PRODUCT : first + A_PRODUCT + 4] = n_modes
+        for plane in converted_planes(network):
+            counts[first + A_PRODUCT + plane] = n_modes
         span = network.group_c * (2 * n_modes // n_heads + 1)
         counts[first + C_PRODUCT] = n_heads * _n_parts(
             span, network.part_rows[first + C_PRODUCT]
@@ -142,7 +151,8 @@ def converters(network: Network, seen: Record, model: Model, spec: ChipSpec) -> 
     if "act" in asked:  # activations are what the DACs see
         act = converter_limit(asked["act"])
         dac = min(dac, act) if dac else act
-    register = converter_limit(asked["state"]) if "state" in asked else f(0)
+    widths = [bits for bits in (spec.state_bits, asked.get("state", "ideal")) if bits != "ideal"]
+    register = converter_limit(min(int(bits) for bits in widths)) if widths else f(0)
     counts = output_counts(network)
     first = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     output_steps = _positive(seen.outputs.astype(float)) * spec.adc.headroom / (adc or 1)

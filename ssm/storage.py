@@ -6,8 +6,9 @@ import io
 import json
 import os
 import zipfile
+import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +22,12 @@ if TYPE_CHECKING:
 
 SCHEMA = "aimc-sim.programmed/1"
 _KEYS = ("meta", "model", "signal", "programmed_s")
+_FACTS: dict[str, type] = {
+    "chip": str, "form": str, "decay": str, "digital": list, "calibration": str, "seed": int,
+    "first_chip": int, "clock_ns": int, "sha256": str,
+}
+# what numpy and zipfile raise for a damaged archive; NotImplementedError is a RuntimeError
+_DAMAGES = (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 def save_chip(programmed: ProgrammedModel, path: str | Path) -> None:
@@ -64,36 +71,64 @@ def load_chip(path: str | Path) -> ProgrammedModel:
     from ssm.inference import ProgrammedModel
 
     asked = f"load the chip {path}"
+    arrays = _read_arrays(path, asked)
+    facts = _read_facts(arrays["meta"], asked)
+    spec = ChipSpec.from_text(facts["chip"], origin=f"in {path}")
+    model = checkpoint.from_bytes(arrays["model"].tobytes(), asked)
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            missing = [key for key in _KEYS if key not in archive]
-            if missing:
-                raise InputError(
-                    asked, f"it lacks {', '.join(missing)}", "give a file of --save-chip"
-                )
-            meta = json.loads(str(archive["meta"]))
-            model_bytes, signal = archive["model"].tobytes(), archive["signal"]
-            programmed_s = archive["programmed_s"]
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
-        raise InputError(asked, f"it cannot be read ({error})", "check the path") from error
-    if meta.get("schema") != SCHEMA:
-        raise InputError(
-            asked, f"its schema is {meta.get('schema')}, this version reads {SCHEMA}",
-            "install the version that wrote it, or program the model again",
+        deployment = deploy(
+            model.replace(sha256=facts["sha256"]), spec, facts["form"], decay=facts["decay"],
+            calibrate=arrays["signal"], digital=facts["digital"], calibration=facts["calibration"],
         )
-    spec = ChipSpec.from_text(meta["chip"], origin=f"in {path}")
-    model = checkpoint.from_bytes(model_bytes, asked).replace(sha256=meta["sha256"])
-    deployment = deploy(
-        model, spec, meta["form"], decay=meta["decay"], calibrate=signal, digital=meta["digital"],
-        calibration=meta["calibration"],
-    )
-    if programmed_s.shape[1:] != (deployment.layout.n_cells,):
+    except UsageError as error:  # what no caller asked for: the file says it
+        raise InputError(asked, f"its {error.asked}: {error.found}", error.do) from error
+    programmed_s = arrays["programmed_s"]
+    if programmed_s.ndim != 2 or programmed_s.shape[1] != deployment.layout.n_cells:
         raise InputError(
             asked, f"it holds {programmed_s.shape} conductances, the layout has "
             f"{deployment.layout.n_cells} cells", "program the model again",
         )
     programmed = ProgrammedModel(
-        deployment, meta["seed"], len(programmed_s), meta["first_chip"], programmed_s
+        deployment, facts["seed"], len(programmed_s), facts["first_chip"], programmed_s
     )
-    programmed.chip.clock_ns = meta["clock_ns"]
+    programmed.chip.clock_ns = facts["clock_ns"]
     return programmed
+
+
+def _read_arrays(path: str | Path, asked: str) -> dict[str, np.ndarray]:
+    """Return the arrays of a file; InputError where they cannot be read or are not numbers."""
+    try:
+        archive = np.load(path, allow_pickle=False)
+        if isinstance(archive, np.ndarray):
+            raise InputError(asked, "it holds one array", "give a file of --save-chip")
+        with archive:
+            missing = [key for key in _KEYS if key not in archive]
+            arrays = {key: archive[key] for key in _KEYS if key in archive}
+    except _DAMAGES as error:
+        raise InputError(asked, f"it cannot be read ({error})", "check the path") from error
+    if missing:
+        raise InputError(asked, f"it lacks {', '.join(missing)}", "give a file of --save-chip")
+    for key in ("signal", "programmed_s"):
+        if arrays[key].dtype.kind != "f" or not np.isfinite(arrays[key]).all():
+            raise InputError(asked, f"its {key} are not finite numbers", "program the model again")
+    return arrays
+
+
+def _read_facts(meta: np.ndarray, asked: str) -> dict[str, Any]:
+    """Return the facts beside the arrays; InputError where one is missing or of a wrong kind."""
+    do = "give a file of --save-chip, or program the model again"
+    try:
+        facts = json.loads(str(meta))
+    except ValueError as error:
+        raise InputError(asked, f"its facts cannot be read ({error})", do) from error
+    if not isinstance(facts, dict):
+        raise InputError(asked, "its facts are no mapping", do)
+    if facts.get("schema") != SCHEMA:
+        raise InputError(
+            asked, f"its schema is {facts.get('schema')}, this version reads {SCHEMA}",
+            "install the version that wrote it, or program the model again",
+        )
+    wrong = [name for name, kind in _FACTS.items() if not isinstance(facts.get(name), kind)]
+    if wrong:
+        raise InputError(asked, f"it lacks or garbles {', '.join(wrong)}", do)
+    return facts

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from ssm.model import Model
 
 CALIBRATION_ROWS = 64
+# what numpy and zipfile raise for a damaged archive; NotImplementedError is a RuntimeError
+_DAMAGES = (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +64,7 @@ def choose_data(model: Model, data: str | None, calibrate: Path | None) -> RunDa
 
 
 def _is_file_name(text: str) -> bool:
-    return text.endswith(".npz") or "/" in text or Path(text).exists()
+    return text.endswith(".npz") or "/" in text or "\\" in text or Path(text).is_file()
 
 
 def _from_file(model: Model, path: Path) -> RunData:
@@ -138,7 +141,7 @@ def read_npz(
             "it holds Python objects, which could run code when read, or is no .npz file",
             "save arrays of numbers with np.savez(path, x=x, y=y)",
         ) from None
-    except (OSError, EOFError, zipfile.BadZipFile) as error:
+    except _DAMAGES as error:
         raise InputError(
             asked, f"it is damaged or no .npz file ({error})", "save it again with np.savez"
         ) from None

@@ -53,11 +53,12 @@ def device(
     from aimc_sim.devices import default_targets, predict
     from aimc_sim.specs import load_chip
 
-    with one_line_warnings():
+    with one_line_warnings() as warned:
         spec = load_chip(card)
         model = spec.device
         rows = predict(model, targets_s or default_targets(model), times_s, cells, seed)
     record = make_record(model, rows, cells, seed, command_line(context))
+    record["notes"] += warned
     text = report.to_json(record)
     table = report.device_report(record, notes=not quiet)
     outputs.write_folder(

@@ -21,9 +21,11 @@ from aimc_sim.cli.options import (
     Pool,
     PrecisionText,
     Quiet,
+    check_front_end,
     choose,
     choose_chip,
     command_line,
+    device_notes,
     load_models,
     model_facts,
     one_line_warnings,
@@ -55,7 +57,8 @@ def map_model(
     choose("--decay", decay, ("tile", "digital"))
     outputs = Outputs(json=json, out=out, force=force)
     outputs.check([model])
-    with one_line_warnings():
+    with one_line_warnings() as warned:
+        check_front_end()
         spec = choose_chip(chip, device)
         _, deployed = load_models(model, norm, disc, pool, precision)
         import numpy as np
@@ -66,6 +69,7 @@ def map_model(
         one_step = np.ones((1, 1, deployed.d_input), np.float32)
         deployment = deploy(deployed, spec, form, decay=decay, calibrate=one_step)
     record = make_record(deployment, command_line(context))
+    record["notes"] += warned
     from aimc_sim import report
     from aimc_sim.cli.run import save_placement
 
@@ -85,7 +89,6 @@ def make_record(deployment: Deployment, command: str) -> dict[str, Any]:
     """Return the `aimc-sim.map/1` record of a deployment."""
     from aimc_sim import __version__
     from aimc_sim.mapping import KINDS, tile_of
-    from ssm.evaluate import conversions
 
     layout, spec = deployment.layout, deployment.spec
     kinds = [
@@ -128,6 +131,9 @@ def make_record(deployment: Deployment, command: str) -> dict[str, Any]:
         "tiles": layout.n_tiles,
         "devices": layout.n_used(),
         "utilisation": layout.utilisation(spec),
-        "conversions": conversions(deployment),
-        "notes": [f"in digital logic: {', '.join(logic)}"] if logic else [],
+        "conversions": deployment.conversions(),
+        "notes": [
+            *([f"in digital logic: {', '.join(logic)}"] if logic else []),
+            *device_notes(spec),
+        ],
     }

@@ -134,6 +134,20 @@ def choose_chip(chip: str | None, device: str | None) -> ChipSpec:
     return spec.replace(name=name, device=card)
 
 
+def check_front_end() -> None:
+    """Refuse to go on where another package named ssm is found before this project's."""
+    import ssm
+
+    if getattr(ssm, "PROJECT", None) != "aimc-sim":
+        found = getattr(ssm, "__file__", None) or ", ".join(ssm.__path__)
+        raise UsageError(
+            "import aimc-sim's package ssm",
+            f"another package of that name comes first, {found}",
+            "remove it, start from another folder, or install aimc-sim in a virtual environment "
+            "of its own",
+        )
+
+
 def load_models(
     path: Path, norm: str | None, disc: str | None, pool: str | None, precision: str | None
 ) -> tuple[Model, Model]:
@@ -143,6 +157,8 @@ def load_models(
 
     bits = None if precision is None else Precision.parse(precision)
     model = load(path, norm=norm, disc=disc, pool=pool)
+    if not model.name.strip():
+        model = model.replace(name=path.stem)
     return model, model if bits is None else quantize(model, bits)
 
 
@@ -166,19 +182,26 @@ def model_facts(model: Model) -> dict[str, Any]:
 
 
 @contextmanager
-def one_line_warnings() -> Iterator[None]:
-    """Show each warning once, as one line on stderr."""
+def one_line_warnings() -> Iterator[list[str]]:
+    """Show each warning once, as one line on stderr; yields the list of those shown so far."""
     import warnings
 
-    seen = set()
+    seen: list[str] = []
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
         text = " ".join(str(message).split())
         if text not in seen:
-            seen.add(text)
+            seen.append(text)
             typer.echo(f"warning: {text}", err=True)
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = show
-        yield
+        yield seen
+
+
+def device_notes(spec: ChipSpec) -> list[str]:
+    """Return what the reader must know of the chip's device: the parts that its card lacks."""
+    from aimc_sim.devices import lacking_parts
+
+    return [] if spec.name == "ideal" else lacking_parts(spec.device)

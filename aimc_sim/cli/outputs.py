@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from aimc_sim.errors import InputError, UsageError
+from aimc_sim.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -94,7 +94,7 @@ class Outputs:
                 aside.chmod(0o777 & ~_umask())
                 aside.rename(self.out)
         except OSError as error:
-            raise InputError(
+            raise UsageError(
                 f"write results to {self.out}",
                 f"it failed ({error})",
                 "check the disk and the folder",
@@ -113,7 +113,7 @@ def write_whole(path: Path, write: Writer) -> None:
         aside.chmod(0o666 & ~_umask())
         os.replace(aside, path)
     except OSError as error:
-        raise InputError(
+        raise UsageError(
             f"write {path}", f"it failed ({error})", "check the disk and the folder"
         ) from None
     finally:

@@ -27,9 +27,11 @@ from aimc_sim.cli.options import (
     Quiet,
     Seed,
     at_least,
+    check_front_end,
     choose,
     choose_chip,
     command_line,
+    device_notes,
     load_models,
     model_facts,
     one_line_warnings,
@@ -39,6 +41,7 @@ from aimc_sim.cli.outputs import Outputs, ProgressBar, Writer, as_text, write_wh
 from aimc_sim.errors import UsageError
 
 if TYPE_CHECKING:
+    from aimc_sim.specs import ChipSpec
     from ssm.evaluate import Evaluation
     from ssm.model import Model
 
@@ -114,13 +117,15 @@ def run(
         at_least(option, value, 1)
     outputs = Outputs(json, {"--logits": logits, "--save-chip": save_chip}, out, force)
     outputs.check([path for path in (model, calibrate) if path is not None])
-    with one_line_warnings(), ProgressBar(quiet) as bar:
+    with one_line_warnings() as warned, ProgressBar(quiet) as bar:
+        check_front_end()
         spec = choose_chip(chip, device)
         check_run(spec, times_s, seed, threads)
         trained, deployed = load_models(model, norm, disc, pool, precision)
         used = choose_data(trained, data, calibrate)
         from ssm.evaluate import evaluate, vary
 
+        note_compilation(quiet)
         found = evaluate(
             trained,
             spec,
@@ -144,8 +149,17 @@ def run(
         if budget:
             on = vary(found, used.x, seed=seed, alone=True, on_progress=bar.update)
             record["budget"] = variation_rows(found, on, "on")
+    record["notes"] += warned
     record["wall_s"] = time.perf_counter() - begun
     write_results(outputs, record, found, quiet=quiet)
+
+
+def note_compilation(quiet: bool) -> None:
+    """Say on stderr why the very first run takes longer."""
+    from ssm.kernels import are_compiled
+
+    if not quiet and not are_compiled():
+        typer.echo("compiling kernels for this machine, once: about a minute", err=True)
 
 
 def check_engine(engine: str) -> None:
@@ -184,6 +198,7 @@ def make_record(
         *used.notes,
         f"converter ranges from {used.calibration}",
         *([spec.device.zero_time] if 0.0 in found.times_s and spec.device.doi else []),
+        *device_notes(spec),
     ]
     return {
         "schema": "aimc-sim.run/1",
@@ -217,6 +232,7 @@ def make_record(
             {"at_s": at_s, "mean": counts.mean(), "max": counts.max()}
             for at_s, counts in zip(found.times_s, found.unstable_modes, strict=True)
         ],
+        "state_bits": register_bits(spec, deployment.model),
         "tiles": deployment.layout.n_tiles,
         "devices": deployment.layout.n_used(),
         "utilisation": deployment.layout.utilisation(spec),
@@ -227,6 +243,12 @@ def make_record(
         "wall_s": found.wall_s,
         "notes": notes,
     }
+
+
+def register_bits(spec: ChipSpec, model: Model) -> int | str:
+    """Return the width of the state registers: the chip's, or the model's where that is less."""
+    widths = (spec.state_bits, (model.precision or {}).get("state", "ideal"))
+    return min((bits for bits in widths if isinstance(bits, int)), default="ideal")
 
 
 def score_rows(found: Evaluation) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from aimc_sim.kernels.philox import normal_pair, philox
 
 _ZERO = np.uint64(0)
 _32 = np.uint64(32)
+_ONE = np.uint64(1)
 
 
 class Draws(NamedTuple):
@@ -50,23 +51,29 @@ def stream_key(seed0, seed1, purpose, replica, place):
     return w0, w1
 
 
-@kernel(allocates=True)
-def fill_cell_normals(draws, n_tiles, seed0, seed1, purpose, replica, c2, c3, out):
-    """Fill out (>= 4 n_blocks,) float32 with the normals of all blocks; cells index into it."""
-    key0 = np.empty(n_tiles, np.uint64)
-    key1 = np.empty(n_tiles, np.uint64)
-    for tile in range(n_tiles):
-        key0[tile], key1[tile] = stream_key(seed0, seed1, purpose, replica, tile)
-    n = draws.counter.size
-    for b in range(n):
-        tile = draws.tile[b]
-        w0, w1, w2, w3 = philox(draws.counter[b], _ZERO, c2, c3, key0[tile], key1[tile])
-        z0, z1 = normal_pair(w0, w1)
-        z2, z3 = normal_pair(w2, w3)
-        out[b] = z0
-        out[n + b] = z1
-        out[2 * n + b] = z2
-        out[3 * n + b] = z3
+@kernel()
+def fill_cell_normals(draws, seed0, seed1, purpose, replica, c2, c3, out):
+    """Fill out (>= 4 n_blocks,) float32 with the normals of all blocks; cells index into it.
+
+    Blocks are sorted by tile: with the key of a tile held, its loop vectorises.
+    """
+    n = np.uint64(draws.counter.size)
+    begin = np.uint64(0)
+    while begin < n:
+        tile = draws.tile[begin]
+        end = begin + _ONE
+        while end < n and draws.tile[end] == tile:
+            end += _ONE
+        k0, k1 = stream_key(seed0, seed1, purpose, replica, tile)
+        for b in range(begin, end):
+            w0, w1, w2, w3 = philox(draws.counter[b], _ZERO, c2, c3, k0, k1)
+            z0, z1 = normal_pair(w0, w1)
+            z2, z3 = normal_pair(w2, w3)
+            out[b] = z0
+            out[n + b] = z1
+            out[n + n + b] = z2
+            out[n + n + n + b] = z3
+        begin = end
 
 
 @kernel()

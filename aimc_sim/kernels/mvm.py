@@ -167,17 +167,19 @@ def finish_batch(
 
 
 @kernel(parallel=True)
-def mvm_cells(x, g_plus, g_minus, sigma_plus, sigma_minus, scale, seeds, replica, tiles, out):
+def mvm_cells(
+    x, g_plus, g_minus, sigma_plus, sigma_minus, scale, seeds, purpose, replica, place, out
+):
     """The per-cell oracle of one row part: every cell draws its own noise at every read.
 
     x (batch, n_in) after the DAC; g, sigma (n_in, n_out) float32 [S]; scale (n_out,) weight per
-    siemens; seeds (2,) words; tiles: place of the stream; out (batch, n_out).
+    siemens; seeds (2,) words; purpose, replica, place: of the stream; out (batch, n_out).
     """
     n_batch, n_in = x.shape
     n_out = scale.size
     for b in numba.prange(n_batch):
         z = np.empty(2 * n_out + 32, np.float32)
-        k0, k1 = stream_key(seeds[0], seeds[1], 6, replica, tiles)
+        k0, k1 = stream_key(seeds[0], seeds[1], purpose, replica, place)
         out[b, :] = _ZERO32
         for i in range(n_in):
             fill_normals(z, 0, 2 * n_out, k0, k1, np.uint64(i), np.uint64(b), np.uint64(0))

@@ -100,3 +100,34 @@ class Workspace(NamedTuple):
     total: np.ndarray  # (width,) sum over row parts
     z: np.ndarray  # normals of all conversions of a product, 32 to spare
 
+
+class Tiles(NamedTuple):
+    """What a product on tiles needs of the five tuples above, for one sequence.
+
+    An array is seven machine values: a call with those tuples passes some 400 of them, one with
+    this a third.
+    """
+
+    weight_first: np.ndarray  # Network
+    part_rows: np.ndarray
+    analog: np.ndarray
+    w: np.ndarray  # Weights
+    v: np.ndarray
+    spread: np.ndarray
+    noisy: np.ndarray
+    keys: np.ndarray
+    dac_limit: np.float32  # Converters
+    state_step: np.ndarray
+    state_inverse: np.ndarray
+    adc_limit: np.float32
+    adc_noise: np.float32
+    adc_first: np.ndarray
+    adc_step: np.ndarray
+    adc_inverse: np.ndarray
+    recording: bool  # Record.on
+    states: np.ndarray  # Record
+    outputs: np.ndarray
+    y: np.ndarray  # Workspace
+    s: np.ndarray
+    total: np.ndarray
+    z: np.ndarray

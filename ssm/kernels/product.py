@@ -17,6 +17,7 @@ from aimc_sim.kernels.philox import fill_normals
 _ZERO = np.float32(0.0)
 _ONE = np.float32(1.0)
 _0 = np.uint64(0)
+_FIRST = np.int64(0)  # a bare 0 would compile `fill_normals` once more, for the literal
 
 
 @kernel(inline=True)
@@ -46,7 +47,7 @@ def keep_largest(x, x_first, n, record, first):
         record[first + k] = max(record[first + k], abs(x[x_first + k]))
 
 
-@kernel(inline=True)
+@kernel(paste=True)
 def drive_inputs(x, step, limit, record, recording, out):
     """DAC of the few inputs of a matrix, whole vectors: out (n,)."""
     n = np.uint64(x.size)
@@ -74,24 +75,28 @@ def convert(n, adc_step, adc_inverse, first, limit, y):
         y[k] = quantise(y[k], adc_step[first + k], adc_inverse[first + k], limit)
 
 
-@kernel(inline=True)
-def finish(
-    n, noisy, s, z, z_first, limit, adc_sigma, adc_step, adc_inverse, recording, outputs, first, y
-):
-    """Noise and ADC in place: y[:n] are outputs first .. first + n - 1 of all converters."""
-    if recording:
-        keep_largest(y, _0, n, outputs, first)
+@kernel(paste=True)
+def finish(product, at, n, noisy, z_first, tiles):
+    """Noise and ADC in place: tiles.y[:n] are a product's outputs at .. at + n - 1.
+
+    Their normals start at z_first of tiles.z; n and z_first are uint64.
+    """
+    first = np.uint64(tiles.adc_first[product] + at)
+    if tiles.recording:
+        keep_largest(tiles.y, _0, n, tiles.outputs, first)
     if noisy:
-        add_noise(n, s, z, z_first, adc_sigma, adc_step, first, y)
-    if limit > _ZERO:
-        convert(n, adc_step, adc_inverse, first, limit, y)
+        add_noise(
+            n, tiles.s, tiles.z, z_first, tiles.adc_noise, tiles.adc_step, first, tiles.y
+        )
+    if tiles.adc_limit > _ZERO:
+        convert(n, tiles.adc_step, tiles.adc_inverse, first, tiles.adc_limit, tiles.y)
 
 
-@kernel(inline=True)
-def draw(product, first, n, weights, address, z):
-    """z[:n] = the normals of conversions first .. first + n - 1 of a product (first % 32 = 0)."""
+@kernel(paste=True)
+def draw(product, first, n, tiles, address):
+    """tiles.z[:n] = the normals of outputs first .. first + n - 1 of a product (first % 32 = 0)."""
     fill_normals(
-        z, first, n, weights.keys[product, 0], weights.keys[product, 1],
+        tiles.z, first, n, tiles.keys[product, 0], tiles.keys[product, 1],
         address[0], address[1], address[2],
     )
 
@@ -142,34 +147,30 @@ def clear(n, y):
 
 
 @kernel()
-def dense(product, x, n_out, network, weights, converters, record, address, work):
-    """work.total[:n_out] = x @ w of a dense product, row parts added after their ADCs."""
+def dense(product, x, n_out, tiles, address):
+    """tiles.total[:n_out] = x @ w of a dense product, row parts added after their ADCs."""
     n_in = x.size
-    first = network.weight_first[product]
-    w = weights.w[first : first + n_in * n_out].reshape(n_in, n_out)
-    v = weights.v[first : first + n_in * n_out].reshape(n_in, n_out)
-    total, y, s = work.total[:n_out], work.y[:n_out], work.s[:n_out]
-    total[:] = _ZERO
-    part_rows = network.part_rows[product]
+    first = tiles.weight_first[product]
+    w = tiles.w[first : first + n_in * n_out].reshape(n_in, n_out)
+    v = tiles.v[first : first + n_in * n_out].reshape(n_in, n_out)
+    total, y, s = tiles.total, tiles.y, tiles.s
+    n = np.uint64(n_out)
+    clear(n, total)
+    part_rows = tiles.part_rows[product]
     n_parts = (n_in + part_rows - 1) // part_rows
-    noisy = weights.noisy[product]
+    noisy = tiles.noisy[product]
     if noisy:
-        draw(product, 0, n_parts * n_out, weights, address, work.z)
+        draw(product, _FIRST, n_parts * n_out, tiles, address)
     for part in range(n_parts):
         begin, end = part * part_rows, min(n_in, (part + 1) * part_rows)
-        y[:] = _ZERO
+        clear(n, y)
         mvm.accumulate_dense(x[begin:end], w[begin:end], y)
         if noisy:
-            s[:] = _ZERO
+            clear(n, s)
             mvm.accumulate_squares(x[begin:end], v[begin:end], s)
-        if network.analog[product]:
-            at = np.uint64(converters.adc_first[product] + part * n_out)
-            finish(
-                np.uint64(n_out), noisy, s, work.z, np.uint64(part * n_out),
-                converters.adc_limit, converters.adc_noise, converters.adc_step,
-                converters.adc_inverse, record.on, record.outputs, at, y,
-            )
-        for j in range(n_out):
+        if tiles.analog[product]:
+            finish(product, part * n_out, n, noisy, np.uint64(part * n_out), tiles)
+        for j in range(n):
             total[j] += y[j]
 
 
@@ -238,40 +239,33 @@ def _sum_heads(n_modes, x0, x1, u, first, w, v, noisy, y, s):
 
 
 @kernel()
-def read_heads(
-    product, x0, x1, u, n_modes, network, weights, converters, record, address, work
-):
-    """work.total[:H] = C's row of every head on its driven states (K,), (K,) and input (H,).
+def read_heads(product, x0, x1, u, n_modes, group, tiles, address):
+    """tiles.total[:H] = C's row of every head on its driven states (K,), (K,) and input (H,).
 
     Heads of a group share rows: each sums over all rows of its group, idle cells included.
     """
     n_heads = u.size
-    group = network.group_c
-    first = network.weight_first[product]
-    total, y, s = work.total, work.y, work.s
+    first = tiles.weight_first[product]
+    total, y, s = tiles.total, tiles.y, tiles.s
     n = np.uint64(n_heads)
     clear(n, total)
     span = group * (2 * n_modes + 1)
-    part_rows = network.part_rows[product]
+    part_rows = tiles.part_rows[product]
     n_parts = (span + part_rows - 1) // part_rows
-    noisy = weights.noisy[product]
+    noisy = tiles.noisy[product]
     if noisy:
-        draw(product, 0, n_parts * n_heads, weights, address, work.z)
+        draw(product, _FIRST, n_parts * n_heads, tiles, address)
     for part in range(n_parts):
         if group == 1 and n_parts == 1:
-            _sum_heads(n_modes, x0, x1, u, first, weights.w, weights.v, noisy, y, s)
+            _sum_heads(n_modes, x0, x1, u, first, tiles.w, tiles.v, noisy, y, s)
         else:
             begin, end = part * part_rows, min(span, (part + 1) * part_rows)
             for h in range(n_heads):
                 y[h], s[h] = _sum_head(
-                    h, begin, end, group, n_modes, x0, x1, u, first + h * span, weights.w,
-                    weights.v, noisy,
+                    h, begin, end, group, n_modes, x0, x1, u, first + h * span, tiles.w,
+                    tiles.v, noisy,
                 )
-        if network.analog[product]:
-            finish(
-                n, noisy, s, work.z, np.uint64(part * n_heads), converters.adc_limit,
-                converters.adc_noise, converters.adc_step, converters.adc_inverse, record.on,
-                record.outputs, np.uint64(converters.adc_first[product] + part * n_heads), y,
-            )
+        if tiles.analog[product]:
+            finish(product, part * n_heads, n, noisy, np.uint64(part * n_heads), tiles)
         for h in range(n):
             total[h] += y[h]

@@ -1,7 +1,8 @@
-"""The whole recurrent run in compiled code: one call for all replicas, sequences and steps."""
+"""The whole recurrent run in compiled code: one call for all steps of a sequence."""
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numba
@@ -16,6 +17,7 @@ from ssm.kernels.network import (
     C_PRODUCT,
     MIX_PRODUCT,
     PER_LAYER,
+    Tiles,
     Weights,
     Workspace,
 )
@@ -24,13 +26,13 @@ from ssm.kernels.product import copy, dense, drive_inputs, read_heads
 _ZERO = np.float32(0.0)
 _ONE = np.float32(1.0)
 _0 = np.uint64(0)
+_ENCODER = np.int64(0)  # a bare 0 would compile `dense` once more, for the literal
+_NO_TRACE = np.zeros((0, 2, 0), np.float32)
 
 
 class Cells(NamedTuple):
-    """The chip's cells and how weights are read from them (their draws travel beside it:
-    numba's parallel loops take no nested tuples)."""
+    """The chip's cells and how weights are read from them."""
 
-    n_tiles: int
     quality: np.ndarray  # (n_replicas, n_cells) float32 read noise of a cell
     slow: np.float32  # factor of the noise that lasts for a sequence
     fast: np.float32  # factor of the noise that is new at each read
@@ -49,7 +51,7 @@ def no_cells(w):
     """Return cells, draws and source of a run with exact weights w (n_weights,) and no cells."""
     none = np.full(w.size, -1)
     cells = Cells(
-        0, np.zeros((1, 1), np.float32), _ZERO, _ZERO, True, _ZERO, _ZERO, _ZERO, none, none,
+        np.zeros((1, 1), np.float32), _ZERO, _ZERO, True, _ZERO, _ZERO, _ZERO, none, none,
         np.zeros(w.size, np.float32), w, np.zeros(w.size, np.int64),
     )
     draws = Draws(np.zeros(0, np.int32), np.zeros(0, np.uint64), np.zeros(1, np.int32))
@@ -90,7 +92,7 @@ def read_weights(draws, cells, quality, g, gain, z, out, w, v):
         scale = cells.scale[k] / gain[cells.product[k]]
         sigma = quality[plus] * cells.fast
         if cells.relative:
-            sigma *= g[plus]
+            sigma *= max(g[plus], cells.floor_s)
         variance = sigma * sigma
         if minus < 0:
             w[k] = (out[plus] - cells.g_min_s) * scale
@@ -98,12 +100,12 @@ def read_weights(draws, cells, quality, g, gain, z, out, w, v):
             w[k] = (out[plus] - out[minus]) * scale
             sigma = quality[minus] * cells.fast
             if cells.relative:
-                sigma *= g[minus]
+                sigma *= max(g[minus], cells.floor_s)
             variance += sigma * sigma
         v[k] = variance * scale * scale
 
 
-@kernel(allocates=True)
+@kernel(allocates=True, paste=True)
 def find_noisy(network, cells, v, converters):
     """Return (n_products,) bool: products with any read or ADC noise."""
     n = network.analog.size
@@ -124,8 +126,20 @@ def find_noisy(network, cells, v, converters):
     return noisy
 
 
-@kernel()
-def step_layer(layer, network, weights, converters, record, address, states, work):
+@kernel(paste=True)
+def gather_tiles(network, weights, converters, record, work):
+    """Return the Tiles of a running sequence."""
+    return Tiles(
+        network.weight_first, network.part_rows, network.analog, weights.w, weights.v,
+        weights.spread, weights.noisy, weights.keys, converters.dac_limit,
+        converters.state_step, converters.state_inverse, converters.adc_limit,
+        converters.adc_noise, converters.adc_first, converters.adc_step, converters.adc_inverse,
+        record.on, record.states, record.outputs, work.y, work.s, work.total, work.z,
+    )
+
+
+@kernel(paste=True)
+def step_layer(layer, network, tiles, converters, record, address, states, work):
     """Advance one layer by a time step: work.h (H,) in and out, states (2 K,) in place."""
     n_heads = network.n_heads
     first = network.mode_first[layer]
@@ -144,11 +158,13 @@ def step_layer(layer, network, weights, converters, record, address, states, wor
         state.advance_digital(first, n, states, network.pole)
     elif network.form == 3:
         state.advance_leapfrog(
-            a, first, n, states, network, weights, converters, record, address, work
+            a, first, n, network.group_a, network.digital_decay, network.sign, network.decay,
+            states, tiles, address, work.x0,
         )
     else:
+        keep = _ZERO if network.form == 1 else _ONE
         state.advance_pairs(
-            a, first, n, states, network, weights, converters, record, address, work
+            a, first, n, network.group_a, keep, states, tiles, address, work.x0, work.x1
         )
     state.add_input(u, first, n_modes, states)
     half = states.size // 2
@@ -157,31 +173,27 @@ def step_layer(layer, network, weights, converters, record, address, states, wor
         state.hold(half + first, n, states, converters.register_step, converters.state_limit)
     c = product + C_PRODUCT
     if network.analog[c]:
-        limit = converters.dac_limit
         for plane in range(2):
             state.drive_states(
-                np.uint64(plane * half + first), np.uint64(n), states, converters.state_step,
-                converters.state_inverse, limit, record.on, record.states,
+                np.uint64(plane * half + first), np.uint64(n), states, tiles,
                 work.x0 if plane == 0 else work.x1,
             )
         drive_inputs(
-            u, converters.skip_step[layer], limit, record.skips[layer], record.on, work_out
+            u, converters.skip_step[layer], converters.dac_limit, record.skips[layer], record.on,
+            work_out,
         )
     else:
         copy(states, np.uint64(first), np.uint64(n), work.x0)
         copy(states, np.uint64(half + first), np.uint64(n), work.x1)
         copy(u, _0, heads, work_out)
-    read_heads(
-        c, work.x0, work.x1, work_out, n_modes, network, weights, converters, record, address,
-        work,
-    )
+    read_heads(c, work.x0, work.x1, work_out, n_modes, network.group_c, tiles, address)
     copy(work.total, _0, heads, work_out)
     activation.gelu(work_out)
     mix = product + MIX_PRODUCT
     n_mix = network.mix_bias.shape[1]
     limit = converters.dac_limit if network.analog[mix] else _ZERO
     drive_inputs(work_out, converters.mix_step[layer], limit, record.mixes[layer], record.on, u)
-    dense(mix, u, n_mix, network, weights, converters, record, address, work)
+    dense(mix, u, n_mix, tiles, address)
     mixed = work.total
     for j in range(n_mix):
         mixed[j] += network.mix_bias[layer, j]
@@ -196,75 +208,63 @@ def step_layer(layer, network, weights, converters, record, address, states, wor
         copy(u, _0, heads, h)
 
 
-@kernel()
-def step_network(x, step, sample, moment, network, weights, converters, record, states, work):
+@kernel(paste=True)
+def step_network(x, address, network, tiles, converters, record, states, work):
     """One time step: input x (n_in,) to the last layer's output in work.h (H,)."""
-    address = (np.uint64(step), np.uint64(sample), moment)
     n_heads = network.n_heads
-    rows = work.inputs[: network.n_in]
     limit = converters.dac_limit if network.analog[0] else _ZERO
-    drive_inputs(x, converters.input_step, limit, record.inputs, record.on, rows)
-    dense(0, rows, n_heads, network, weights, converters, record, address, work)
+    drive_inputs(x, converters.input_step, limit, record.inputs, record.on, work.inputs)
+    dense(_ENCODER, work.inputs, n_heads, tiles, address)
     for h in range(n_heads):
         work.h[h] = work.total[h] + network.encoder_bias[h]
     for layer in range(network.mode_first.size - 1):
-        step_layer(layer, network, weights, converters, record, address, states, work)
+        step_layer(layer, network, tiles, converters, record, address, states, work)
 
 
-@kernel()
-def decode(pooled, step, sample, moment, network, weights, converters, record, work, logits):
-    """logits (n_classes,) = decoder of the pooled output (H,)."""
-    address = (np.uint64(step), np.uint64(sample), moment)
+@kernel(paste=True)
+def decode(address, network, tiles, converters, record, work, logits):
+    """logits (n_classes,) = decoder of the pooled output in work.h (H,)."""
     product = network.analog.size - 1
     limit = converters.dac_limit if network.analog[product] else _ZERO
-    drive_inputs(pooled, converters.decode_step, limit, record.decodes, record.on, work.u)
-    dense(product, work.u, logits.size, network, weights, converters, record, address, work)
+    drive_inputs(work.h, converters.decode_step, limit, record.decodes, record.on, work.u)
+    dense(product, work.u, logits.size, tiles, address)
     for j in range(logits.size):
         logits[j] = work.total[j] + network.decoder_bias[j]
 
 
-@kernel(allocates=True)
-def run_sequence(x, sample, moment, network, weights, converters, record, work, logits, trace):
-    """Run one sequence x (time, n_in) from zero states; logits (n_classes,) come out.
+@kernel()
+def run_steps(
+    x, first_step, sample, moment, network, weights, converters, record, states, pooled, work,
+    logits, trace,
+):
+    """Run the steps x (time, n_in) of one sequence; logits (n_classes,) after the last come out.
 
-    trace : (time, 2, K) states after every step, or (0, 2, K) for none.
+    states (2 K,), pooled (H,) are those after the steps before first_step, in place (zeros for a
+    new sequence). trace : (time, 2, K) states after every step, or (0, 2, K) for none.
     """
-    n_steps = x.shape[0]
-    states = np.zeros(2 * network.mode_first[-1], np.float32)
-    pooled = np.zeros(network.n_heads, np.float32)
-    for step in range(n_steps):
-        step_network(
-            x[step], step, sample, moment, network, weights, converters, record, states, work
-        )
-        if network.pool_last:
-            pooled[:] = work.h
-        else:
-            for h in range(pooled.size):
-                pooled[h] += work.h[h]
-        if trace.shape[0] > 0:
-            trace[step] = states.reshape(2, states.size // 2)
-    if not network.pool_last:
+    tiles = gather_tiles(network, weights, converters, record, work)
+    half = states.size // 2
+    for step in range(x.shape[0]):
+        address = (np.uint64(first_step + step), np.uint64(sample), moment)
+        step_network(x[step], address, network, tiles, converters, record, states, work)
         for h in range(pooled.size):
-            pooled[h] /= np.float32(n_steps)
-    decode(
-        pooled, n_steps, sample, moment, network, weights, converters, record, work, logits
-    )
+            pooled[h] = work.h[h] if network.pool_last else pooled[h] + work.h[h]
+        if trace.shape[0] > 0:
+            for k in range(half):
+                trace[step, 0, k], trace[step, 1, k] = states[k], states[half + k]
+    n_steps = first_step + x.shape[0]
+    address = (np.uint64(n_steps), np.uint64(sample), moment)
+    for h in range(pooled.size):
+        work.h[h] = pooled[h] if network.pool_last else pooled[h] / np.float32(n_steps)
+    decode(address, network, tiles, converters, record, work, logits)
 
 
-@kernel(allocates=True)
 def make_work(network, n_classes, n_work, n_z):
     """Return the buffers of one sequence (see network.Workspace)."""
-    k = 0
-    for layer in range(network.mode_first.size - 1):
-        k = max(k, network.mode_first[layer + 1] - network.mode_first[layer])
+    n_modes = int(np.diff(network.mode_first).max())
     n = network.n_heads
-    return Workspace(
-        np.zeros(n, np.float32), np.zeros(n, np.float32), np.zeros(n, np.float32),
-        np.zeros(k, np.float32), np.zeros(k, np.float32),
-        np.zeros(network.n_in, np.float32),
-        np.zeros(n_work, np.float32), np.zeros(n_work, np.float32),
-        np.zeros(n_work, np.float32), np.zeros(n_z + 32, np.float32),
-    )
+    sizes = (n, n, n, n_modes, n_modes, network.n_in, n_work, n_work, n_work, n_z + 32)
+    return Workspace(*(np.zeros(size, np.float32) for size in sizes))
 
 
 @kernel(allocates=True)
@@ -275,7 +275,7 @@ def sequence_weights(replica, sample, draws, cells, g, gain, network, converters
     number = source.first_replica + replica
     if cells.slow > _ZERO:
         fill_cell_normals(
-            draws, cells.n_tiles, source.seed0, source.seed1, source.slow_purpose,
+            draws, source.seed0, source.seed1, source.slow_purpose,
             number, np.uint64(sample), source.moment, z,
         )
     w = np.empty(cells.plus.size, np.float32)
@@ -283,12 +283,16 @@ def sequence_weights(replica, sample, draws, cells, g, gain, network, converters
     out = np.empty(g.size, np.float32)
     read_weights(draws, cells, cells.quality[replica], g, gain, z, out, w, v)
     noisy = find_noisy(network, cells, v, converters)
-    places = np.arange(network.analog.size)
+    places = np.empty(network.analog.size, np.int64)
+    for product in range(places.size):
+        places[product] = product
     keys = read_streams(source.seed0, source.seed1, source.read_purpose, number, places)
-    return Weights(w, v, np.sqrt(v), noisy, keys)
+    spread = np.empty(w.size, np.float32)
+    for k in range(w.size):
+        spread[k] = np.sqrt(v[k])
+    return Weights(w, v, spread, noisy, keys)
 
 
-@kernel(parallel=True)
 def run_batch(
     x, first_sample, draws, cells, g, gain, network, converters, record, source, n_work, n_z,
     logits, traces,
@@ -296,30 +300,43 @@ def run_batch(
     """All sequences on all replicas: logits (replica, n, n_classes) are filled.
 
     x (n, time, n_in) float32; g (replica, n_cells); gain (replica, n_products); traces
-    (replica, n, time or 0, 2, K). The parallel axis is replica x sequence.
+    (replica, n, time or 0, 2, K). The threads share the axis replica x sequence; they are
+    Python's, since the kernels hold no lock and a parallel loop of numba would compile all that
+    it calls three times more. A sequence costs some 40 us outside the kernels.
     """
     n_replicas, n_samples, n_classes = logits.shape
-    for job in numba.prange(n_replicas * n_samples):
-        replica, i = job // n_samples, job % n_samples
-        sample = first_sample + i
-        weights = sequence_weights(
-            replica, sample, draws, cells, g[replica], gain[replica], network, converters, source
-        )
+
+    def run_jobs(begin, end):
         work = make_work(network, n_classes, n_work, n_z)
-        run_sequence(
-            x[i], sample, source.moment, network, weights, converters, record, work,
-            logits[replica, i], traces[replica, i],
-        )
+        for job in range(begin, end):
+            replica, i = divmod(job, n_samples)
+            sample = first_sample + i
+            weights = sequence_weights(
+                replica, sample, draws, cells, g[replica], gain[replica], network, converters,
+                source,
+            )
+            states = np.zeros(2 * network.sign.size, np.float32)
+            pooled = np.zeros(network.n_heads, np.float32)
+            run_steps(
+                x[i], 0, sample, source.moment, network, weights, converters, record, states,
+                pooled, work, logits[replica, i], traces[replica, i],
+            )
+
+    n_jobs = n_replicas * n_samples
+    n_threads = min(numba.get_num_threads(), n_jobs)
+    bounds = [n_jobs * k // n_threads for k in range(n_threads + 1)]
+    if n_threads == 1:
+        run_jobs(0, n_jobs)
+        return
+    with ThreadPoolExecutor(n_threads) as pool:
+        list(pool.map(run_jobs, bounds[:-1], bounds[1:]))
 
 
-@kernel(allocates=True)
 def step_one(
     x, step, sample, moment, network, weights, converters, record, states, pooled, logits, work
 ):
     """One step of one stream: states (2 K,), pooled (H,) in place, logits (n_classes,) so far."""
-    step_network(x, step, sample, moment, network, weights, converters, record, states, work)
-    mean = np.empty_like(pooled)
-    for h in range(pooled.size):
-        pooled[h] = work.h[h] if network.pool_last else pooled[h] + work.h[h]
-        mean[h] = pooled[h] if network.pool_last else pooled[h] / np.float32(step + 1)
-    decode(mean, step + 1, sample, moment, network, weights, converters, record, work, logits)
+    run_steps(
+        x[None], step, sample, moment, network, weights, converters, record, states, pooled, work,
+        logits, _NO_TRACE,
+    )

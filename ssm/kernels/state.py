@@ -4,8 +4,8 @@ States of all layers lie in one array x (2 K,): Re (or p of the leapfrog form) o
 head order, then Im (or q). Every function advances, in place, the modes first .. first + n - 1
 of a layer, in chunks whose buffers stay in the L1 cache.
 
-The loops take plain arrays: where they reach into named tuples instead, LLVM reloads every
-pointer in the loop and the same code runs five times slower.
+Inner loops take plain arrays or fields of the one tuple `Tiles`: where they reached into several
+nested tuples, LLVM reloaded every pointer in the loop and the same code ran five times slower.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import numpy as np
 
 from aimc_sim.kernels._jit import kernel
 from aimc_sim.kernels.converters import quantise
-from aimc_sim.kernels.philox import fill_normals
 from ssm.kernels.product import (
     clear,
+    draw,
     drive,
     finish,
     keep_largest,
@@ -51,157 +51,102 @@ def advance_digital(first, n, x, pole):
         x[a + k] = re
 
 
-@kernel(inline=True)
-def drive_states(at, n, x, step, inverse, limit, recording, seen, out):
+@kernel(paste=True)
+def drive_states(at, n, x, tiles, out):
     """out[:n] = states at .. at + n - 1 after their DACs (at in 0 .. 2 K - 1, uint64)."""
-    if recording:
-        keep_largest(x, at, n, seen, at)
-    drive(x, at, n, step, inverse, at, limit, out)
+    if tiles.recording:
+        keep_largest(x, at, n, tiles.states, at)
+    drive(x, at, n, tiles.state_step, tiles.state_inverse, at, tiles.dac_limit, out)
 
 
-@kernel(inline=True)
-def _sum(weight_first, low, n, n_layer, group, x, w, v, noisy, y, s):
-    """y, s[:n] += cells of modes low .. low + n - 1 of a layer, driven by x."""
+@kernel(paste=True)
+def _sum(product, low, n, n_layer, group, x, tiles, noisy):
+    """tiles.y, tiles.s[:n] += cells of modes low .. low + n - 1 of a layer, driven by x."""
+    first = tiles.weight_first[product]
     if group == 1:
-        sum_cells(x, np.uint64(n), w, v, np.uint64(weight_first + low), noisy, y, s)
+        sum_cells(x, n, tiles.w, tiles.v, np.uint64(first + low), noisy, tiles.y, tiles.s)
     else:
-        sum_groups(x, n_layer, w, v, weight_first, group, noisy, y, s)
-
-
-@kernel(inline=True)
-def _access(
-    product, low, n, n_layer, group, x, weight_first, w, v, spread, noisy, keys, c1, c2, c3, adc_limit,
-    adc_sigma, adc_first, adc_step, adc_inverse, recording, outputs, y, s, z,
-):
-    """y[:n] = one access of the array: cells driven by x, summed, noise, converted."""
-    m = np.uint64(n)
-    loud = noisy[product]
-    if loud:
-        fill_normals(z, low, n, keys[product, 0], keys[product, 1], c1, c2, c3)
-    if loud and group == 1 and adc_sigma == _ZERO:
-        sum_noisy_cells(x, m, w, spread, np.uint64(weight_first[product] + low), z, y)
-        loud = False
-    else:
-        clear(m, y)
-        clear(m, s)
-        _sum(weight_first[product], low, n, n_layer, group, x, w, v, loud, y, s)
-    finish(
-        m, loud, s, z, _0, adc_limit, adc_sigma, adc_step, adc_inverse, recording, outputs,
-        np.uint64(adc_first[product] + low), y,
-    )
+        sum_groups(x, n_layer, tiles.w, tiles.v, first, group, noisy, tiles.y, tiles.s)
 
 
 @kernel()
-def _pairs(
-    product, first, n_layer, group, keep, x, weight_first, w, v, noisy, keys, c1, c2, c3,
-    dac_limit, state_step, state_inverse, adc_limit, adc_sigma, adc_first, adc_step,
-    adc_inverse, recording, seen, outputs, x0, x1, y, s, z,
-):
-    half = x.size // 2
+def advance_pairs(product, first, n_layer, group, keep, x, tiles, address, x0, x1):
+    """Direct and delta form: x <- keep x + y, y = A x or (A - 1) x, both rows driven at once."""
+    half, y = x.size // 2, tiles.y
     chunk = CHUNK if group == 1 else n_layer
     for low in range(0, n_layer, chunk):
         n = min(chunk, n_layer - low)
         m = np.uint64(n)
-        at0, at1 = np.uint64(first + low), np.uint64(half + first + low)
-        drive_states(at0, m, x, state_step, state_inverse, dac_limit, recording, seen, x0)
-        drive_states(at1, m, x, state_step, state_inverse, dac_limit, recording, seen, x1)
+        drive_states(np.uint64(first + low), m, x, tiles, x0)
+        drive_states(np.uint64(half + first + low), m, x, tiles, x1)
         for out in range(2):
             number = product + 2 * out
-            loud = noisy[number]
+            noisy = tiles.noisy[number]
+            if noisy:
+                draw(number, low, n, tiles, address)
             clear(m, y)
-            clear(m, s)
-            if loud:
-                fill_normals(z, low, n, keys[number, 0], keys[number, 1], c1, c2, c3)
-            _sum(weight_first[number], low, n, n_layer, group, x0, w, v, loud, y, s)
-            _sum(weight_first[number + 1], low, n, n_layer, group, x1, w, v, loud, y, s)
-            finish(
-                m, loud, s, z, _0, adc_limit, adc_sigma, adc_step, adc_inverse, recording,
-                outputs, np.uint64(adc_first[number] + low), y,
-            )
-            begin = np.uint64(out * half + first + low)
+            clear(m, tiles.s)
+            for row in range(2):
+                driven = x0 if row == 0 else x1
+                _sum(number + row, low, m, n_layer, group, driven, tiles, noisy)
+            finish(number, low, m, noisy, _0, tiles)
+            at = np.uint64(out * half + first + low)
             for k in range(m):
-                x[begin + k] = keep * x[begin + k] + y[k]
+                x[at + k] = keep * x[at + k] + y[k]
 
 
-@kernel()
-def advance_pairs(product, first, n_layer, x, network, weights, converters, record, address, work):
-    """Direct and delta form: y = A x or (A - 1) x, both rows driven at once; delta adds y to x."""
-    _pairs(
-        product, first, n_layer, network.group_a, _ZERO if network.form == 1 else _ONE, x,
-        network.weight_first, weights.w, weights.v, weights.noisy, weights.keys,
-        address[0], address[1], address[2], converters.dac_limit, converters.state_step,
-        converters.state_inverse, converters.adc_limit, converters.adc_noise,
-        converters.adc_first, converters.adc_step, converters.adc_inverse, record.on,
-        record.states, record.outputs, work.x0, work.x1, work.y, work.s, work.z,
-    )
-
-
-@kernel()
-def _leapfrog(
-    product, first, n_layer, group, digital_decay, sign, decay, x, weight_first, w, v, spread, noisy,
-    keys, c1, c2, c3, dac_limit, state_step, state_inverse, adc_limit, adc_sigma, adc_first,
-    adc_step, adc_inverse, recording, seen, outputs, driven, y, s, z,
-):
-    half = x.size // 2
-    chunk = CHUNK if group == 1 else n_layer
-    for low in range(0, n_layer, chunk):
-        n = min(chunk, n_layer - low)
-        m, p, q = np.uint64(n), np.uint64(first + low), np.uint64(half + first + low)
-        drive_states(q, m, x, state_step, state_inverse, dac_limit, recording, seen, driven)
-        _access(
-            product, low, n, n_layer, group, driven, weight_first, w, v, spread, noisy, keys, c1, c2, c3,
-            adc_limit, adc_sigma, adc_first, adc_step, adc_inverse, recording, outputs, y, s, z,
-        )
-        for k in range(m):
-            x[p + k] -= y[k]
-        drive_states(p, m, x, state_step, state_inverse, dac_limit, recording, seen, driven)
-        _access(
-            product + 1, low, n, n_layer, group, driven, weight_first, w, v, spread, noisy, keys, c1, c2,
-            c3, adc_limit, adc_sigma, adc_first, adc_step, adc_inverse, recording, outputs,
-            y, s, z,
-        )
-        for k in range(m):
-            x[q + k] += y[k]
-        if digital_decay:
-            for k in range(m):
-                keep = (_ONE - decay[p + k]) * sign[p + k]
-                x[p + k] *= keep
-                x[q + k] *= keep
-            continue
-        _access(
-            product + 2, low, n, n_layer, group, driven, weight_first, w, v, spread, noisy, keys, c1, c2,
-            c3, adc_limit, adc_sigma, adc_first, adc_step, adc_inverse, recording, outputs,
-            y, s, z,
-        )
-        for k in range(m):
-            x[p + k] = sign[p + k] * (x[p + k] - y[k])
-        drive_states(q, m, x, state_step, state_inverse, dac_limit, recording, seen, driven)
-        _access(
-            product + 3, low, n, n_layer, group, driven, weight_first, w, v, spread, noisy, keys, c1, c2,
-            c3, adc_limit, adc_sigma, adc_first, adc_step, adc_inverse, recording, outputs,
-            y, s, z,
-        )
-        for k in range(m):
-            x[q + k] = sign[p + k] * (x[q + k] - y[k])
+@kernel(paste=True)
+def _access(product, low, n, n_layer, group, driven, tiles, address):
+    """tiles.y[:n] = one product of the modes low .. low + n - 1: summed, noise, converted."""
+    m = np.uint64(n)
+    noisy = tiles.noisy[product]
+    if noisy:
+        draw(product, low, n, tiles, address)
+    if noisy and group == 1 and tiles.adc_noise == _ZERO:
+        w_first = np.uint64(tiles.weight_first[product] + low)
+        sum_noisy_cells(driven, m, tiles.w, tiles.spread, w_first, tiles.z, tiles.y)
+        noisy = False
+    else:
+        clear(m, tiles.y)
+        clear(m, tiles.s)
+        _sum(product, low, m, n_layer, group, driven, tiles, noisy)
+    finish(product, low, m, noisy, _0, tiles)
 
 
 @kernel()
 def advance_leapfrog(
-    product, first, n_layer, x, network, weights, converters, record, address, work
+    product, first, n_layer, group, digital_decay, sign, decay, x, tiles, address, driven
 ):
     """Sequential leapfrog: p1 = p - e1 q; q1 = q + e2 p1; (p, q) <- sigma (p1 - d1 p1, q1 - d2 q1).
 
     Three accesses of the array, four products; stable for every constant error of e and d within
     wide bounds, since det = (1 - d1)(1 - d2) whatever e1, e2 are.
     """
-    _leapfrog(
-        product, first, n_layer, network.group_a, network.digital_decay, network.sign,
-        network.decay, x, network.weight_first, weights.w, weights.v, weights.spread, weights.noisy,
-        weights.keys, address[0], address[1], address[2], converters.dac_limit,
-        converters.state_step, converters.state_inverse, converters.adc_limit,
-        converters.adc_noise, converters.adc_first, converters.adc_step, converters.adc_inverse,
-        record.on, record.states, record.outputs, work.x0, work.y, work.s, work.z,
-    )
+    half, y = x.size // 2, tiles.y
+    chunk = CHUNK if group == 1 else n_layer
+    for low in range(0, n_layer, chunk):
+        n = min(chunk, n_layer - low)
+        m, p, q = np.uint64(n), np.uint64(first + low), np.uint64(half + first + low)
+        # one loop body for the four products: written out four times, it compiled 3 x as long
+        for number in range(2 if digital_decay else 4):
+            if number != 2:  # p1 stands on the rows since the second product
+                drive_states(p if number == 1 else q, m, x, tiles, driven)
+            _access(product + number, low, n, n_layer, group, driven, tiles, address)
+            if number == 0:
+                for k in range(m):
+                    x[p + k] -= y[k]
+            elif number == 1:
+                for k in range(m):
+                    x[q + k] += y[k]
+            else:
+                at = p if number == 2 else q
+                for k in range(m):
+                    x[at + k] = sign[p + k] * (x[at + k] - y[k])
+        if digital_decay:
+            for k in range(m):
+                keep = (_ONE - decay[p + k]) * sign[p + k]
+                x[p + k] *= keep
+                x[q + k] *= keep
 
 
 @kernel()

@@ -295,13 +295,19 @@ def test_the_gain_of_a_set_of_cells_is_what_is_left_of_their_conductance():
     chip = ramp_chip("pcm-nandakumar2019", n_replicas=2)
     chip.wait(DAY)
     low, high = np.arange(24), np.arange(24, 48)
+    fresh = ramp_chip("pcm-nandakumar2019", n_replicas=2).aged()
     gain = chip.gain([low, high])
     assert gain.shape == (2, 2)
     for replica in range(2):
         for k, index in enumerate((low, high)):
-            expected = chip.aged()[replica, index].sum() / chip.target_s[index].sum()
+            expected = chip.aged()[replica, index].sum() / fresh[replica, index].sum()
             assert gain[replica, k] == pytest.approx(expected, rel=1e-6)
     assert (gain < 1).all()
+
+
+def test_a_chip_just_programmed_needs_no_compensation():
+    chip = ramp_chip("pcm-nandakumar2019", n_replicas=2)
+    assert (chip.gain([np.arange(24), np.arange(24, 48)]) == 1).all()
 
 
 def test_cells_that_stand_for_nothing_have_unit_gain():

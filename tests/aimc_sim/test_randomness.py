@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from small_models import random_model
 
 from aimc_sim.chip import Chip
 from aimc_sim.errors import UsageError
@@ -17,6 +18,7 @@ from aimc_sim.mapping import Request, place
 from aimc_sim.matrix import map_matrix
 from aimc_sim.randomness import Purpose, clock_word, seed_words
 from aimc_sim.specs import ChipSpec
+from ssm.ranges import default_signal
 
 SEED = 0x0123456789ABCDEF
 
@@ -38,6 +40,10 @@ GOLDEN_NORMALS = {
     "RELAX": [-0.490397, 0.397313, -0.506743, 0.338539, 0.582677, 0.077512],
     "READ_SLOW": [-0.247378, -0.505204, 1.107202, -0.746335, -1.311569, 2.003179],
 }
+
+# the first values of the probe signal of a model without data, in units of 2^-24, and its last
+GOLDEN_PROBE = [4507007, 7865452, 16338826, 7149540, 2126874, 6089822]
+GOLDEN_PROBE_LAST = {1: 14055102, 2: 11985940}
 
 
 def test_every_purpose_has_a_golden_row():
@@ -72,6 +78,15 @@ def test_the_first_programmed_cells_of_a_card_never_change():
         1e6 * chip.programmed_s[0], [5, 10, 15, 20] + sigma_us * normals, rtol=1e-6
     )
     np.testing.assert_allclose(normals[:2], GOLDEN_NORMALS["PROGRAM"][:2], atol=1e-5)
+
+
+@pytest.mark.parametrize("d_input", GOLDEN_PROBE_LAST)
+def test_the_probe_signal_of_a_model_without_a_task_never_changes(d_input):
+    probe, _ = default_signal(random_model(d_input=d_input, task=None))
+    assert probe.shape == (16, 256, d_input)
+    units = probe.ravel().astype(float) * 2**24
+    assert units[: len(GOLDEN_PROBE)].tolist() == GOLDEN_PROBE
+    assert units[-1] == GOLDEN_PROBE_LAST[d_input]
 
 
 def test_a_matrix_without_calibration_data_is_always_probed_with_the_same_signal():

@@ -60,9 +60,28 @@ def test_a_device_table_alone_is_a_chip_with_default_periphery():
 
 
 def test_quantities_may_carry_units():
-    spec = chip(MINIMAL.replace("[device]", 'step_period_s = "2us"\n[device]\nv_read_v = "300mV"'))
+    relaxation = (
+        '[device.relaxation]\nkind = "added"\nstart_s = "500ms"\nstd_offset_s = "0.4uS"\n'
+        'mean_per_ln_t_s = "-90nS"\n'
+    )
+    text = 'step_period_s = "2us"\n' + MINIMAL + 'time_range_s = ["0s", "1d"]\n' + relaxation
+    spec = chip(text)
     assert spec.step_period_s == pytest.approx(2e-6)
-    assert spec.device.v_read_v == pytest.approx(0.3)
+    assert spec.device.time_range_s == (0.0, 86400.0)
+    assert spec.device.relaxation.start_s == 0.5
+    assert spec.device.relaxation.std_offset_s == pytest.approx(0.4e-6)
+    assert spec.device.relaxation.mean_per_ln_t_s == pytest.approx(-90e-9)
+    total = ChipSpec.preset("reram-wan2022").device.relaxation
+    assert total.times_s == (1.0, 86400.0, 172800.0)
+
+
+def test_only_the_ideal_chip_keeps_states_without_rounding():
+    assert {name: ChipSpec.preset(name).state_bits for name in PUBLISHED} == {
+        "ideal": "ideal",
+        "pcm-nandakumar2019": 16,
+        "reram-wan2022": 16,
+        "cmo-hfox": 16,
+    }
 
 
 def test_a_spec_cannot_be_changed():
@@ -106,6 +125,26 @@ def test_replacing_a_misspelt_field_suggests_the_right_one(name, guess):
         ("[tile]\nrow = 8", "tile.row", "rows"),
         ("[device.drift]\nt0 = 20.0\nnu_mean = {}\nnu_std = {}", "device.drift.t0", "t0_s"),
         ("[device.read_noise]\nspectrun = 1\nsigma = {}", "device.read_noise.spectrun", "spectrum"),
+        (
+            "[device.read_noise]\nsigma = { polynomal = [1.0] }",
+            "device.read_noise.sigma.polynomal",
+            "polynomial",
+        ),
+        (
+            "[device.read_noise]\nsigma = { polynomial = [1.0], unit = 1e-6 }",
+            "device.read_noise.sigma.unit",
+            "unit_s",
+        ),
+        (
+            "[device.programming]\nsigma = { pieces = [{ hihg = 1.0 }] }",
+            "device.programming.sigma.pieces.0.hihg",
+            "high",
+        ),
+        (
+            '[device.relaxation]\nkind = "total"\ntimes_s = [1.0]\nsigma = [{ log_slop = 1.0 }]',
+            "device.relaxation.sigma.0.log_slop",
+            "log_slope",
+        ),
     ],
 )
 def test_a_misspelt_field_of_a_file_is_named_with_the_nearest_one(line, where, guess):
@@ -134,6 +173,10 @@ def test_a_misspelt_field_of_a_file_is_named_with_the_nearest_one(line, where, g
         ({"device.g_max_s": math.inf}, "device.g_max_s"),
         ({"device.g_max_s": -1e-6}, "device.g_max_s"),
         ({"device.drift.t0_s": 0.0}, "device.drift.t0_s"),
+        ({"device.programming.g_reference_s": 0.0}, "device.programming.g_reference_s"),
+        ({"device.programming.g_reference_s": -1e-6}, "device.programming.g_reference_s"),
+        ({"state_bits": 0}, "state_bits"),
+        ({"state_bits": 32}, "state_bits"),
         ({"step_period_s": 0.0}, "step_period_s"),
         ({"max_tiles": 0}, "max_tiles"),
         ({"weight_scale": "row"}, "weight_scale"),
@@ -160,11 +203,71 @@ def test_a_wrong_unit_in_a_file_is_an_input_error_that_names_the_field():
         ({"device.g_min_s": 30e-6}, "floor_s <= g_min_s < g_max_s"),
         ({"device.floor_s": 1e-6}, "floor_s <= g_min_s < g_max_s"),
         ({"device.ceiling_s": 20e-6}, "ceiling_s must not lie below g_max_s"),
+        ({"device.g_max_s": 1e300}, "finite in float32"),
+        ({"device.g_max_s": 1e-60}, "must differ"),
+        ({"device.time_range_s": (10.0, 1.0)}, "0 <= first <= last"),
+        ({"device.time_range_s": (-1.0, 1.0)}, "0 <= first <= last"),
     ],
 )
 def test_conductance_limits_must_be_in_order(changes, message):
     with pytest.raises(InputError, match=message):
         ChipSpec.preset("pcm-nandakumar2019").replace(**changes)
+
+
+def test_a_card_cannot_count_the_programming_error_twice():
+    programming = ChipSpec.preset("pcm-nandakumar2019").device.programming
+    with pytest.raises(InputError, match="holds the programming error: leave programming out"):
+        ChipSpec.preset("reram-wan2022").replace(**{"device.programming": programming})
+
+
+def test_a_card_has_one_history_of_a_cell():
+    drift = ChipSpec.preset("pcm-nandakumar2019").device.drift
+    for name in ("reram-wan2022", "cmo-hfox"):
+        with pytest.raises(InputError, match="drift or relaxation, one history of a cell"):
+            ChipSpec.preset(name).replace(**{"device.drift": drift})
+
+
+def test_relaxation_starts_after_programming_and_its_spread_is_no_less_than_zero():
+    spec = ChipSpec.preset("cmo-hfox")
+    for start_s in (0.0, -1.0):
+        with pytest.raises(InputError, match=r"relaxation\.start_s': .*greater than 0"):
+            spec.replace(**{"device.relaxation.start_s": start_s})
+    with pytest.raises(InputError, match="deviation of relaxation is negative at 1e-09 s"):
+        spec.replace(**{"device.relaxation.start_s": 1e-9})
+    with pytest.raises(InputError, match="deviation of relaxation is negative at 31536000"):
+        spec.replace(**{"device.relaxation.std_per_ln_t_s": -1e-6})
+
+
+@pytest.mark.parametrize(
+    ("part", "curve", "message"),
+    [
+        ("programming.sigma", {"polynomial": [1.0, -2.0]}, "negative (-1) at 25 uS"),
+        ("drift.nu_std", {"polynomial": [-0.1]}, "negative (-0.1) at 0 uS"),
+        ("read_noise.sigma", {"of": "g_us", "log_slope": 1.0}, "negative (-27.6) at 0 uS"),
+        ("read_noise.sigma", {"power": [1.0, -10.0]}, "not finite at 0 uS"),
+        ("programming.mean", {"polynomial": [0.0, 1e300]}, "not finite at "),
+        ("drift.nu_mean", {"polynomial": [1e39]}, "not finite at 0 uS"),
+        (
+            "programming.sigma",
+            # negative in one narrow piece, between the conductances that are tried evenly
+            {"pieces": [{"below": 0.5, "polynomial": [1.0]}, {"below": 0.501, "polynomial": [-1]},
+                        {"polynomial": [1.0]}]},
+            "negative (-1) at 12.5 uS",
+        ),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_curve_that_fails_over_the_range_is_refused_by_its_name(part, curve, message):
+    spec = ChipSpec.preset("pcm-nandakumar2019")
+    with pytest.raises(InputError) as error:
+        spec.replace(**{f"device.{part}": curve})
+    assert f"{part} is {message}" in three_parts(error)[1]
+
+
+def test_a_mean_shift_may_be_negative():
+    spec = ChipSpec.preset("pcm-nandakumar2019")
+    mean = {"polynomial": [-0.5], "unit_s": 1e-6}
+    assert spec.replace(**{"device.programming.mean": mean}).device.programming.mean is not None
 
 
 def test_a_total_relaxation_needs_a_sigma_for_each_rising_time():
@@ -193,6 +296,17 @@ def test_text_that_is_no_toml_is_refused_with_its_line():
 def test_a_missing_file_is_refused_by_its_path(tmp_path):
     with pytest.raises(InputError, match=r"Read chip file .*absent\.toml\. It cannot be read"):
         load_chip(tmp_path / "absent.toml")
+
+
+def test_text_with_a_slash_or_backslash_is_a_path_and_no_preset():
+    for text in ("cards/mine", "cards\\mine"):
+        with pytest.raises(InputError, match="It cannot be read"):
+            load_chip(text)
+
+
+def test_a_chip_that_cannot_be_written_is_refused(tmp_path):
+    with pytest.raises(UsageError, match=r"Write the chip to .*The system refuses"):
+        ChipSpec.preset("ideal").to_toml(tmp_path / "absent" / "chip.toml")
 
 
 def test_an_unknown_preset_suggests_the_nearest():

@@ -8,7 +8,7 @@ import pytest
 
 from aimc_sim.kernels.mvm import mvm_cells
 from aimc_sim.matrix import map_matrix
-from aimc_sim.randomness import seed_words
+from aimc_sim.randomness import Purpose, seed_words
 from aimc_sim.specs import ChipSpec
 
 pytestmark = pytest.mark.compiled
@@ -50,7 +50,7 @@ def test_the_per_cell_oracle_gives_the_same_bits_on_one_and_two_threads():
 
     def run():
         out = np.empty((9, 3), np.float32)
-        mvm_cells(x, *g, scale, seeds, 0, 0, out)
+        mvm_cells(x, *g, scale, seeds, int(Purpose.READ_CELL), 0, 0, out)
         return out
 
     np.testing.assert_array_equal(on_threads(1, run), on_threads(2, run))

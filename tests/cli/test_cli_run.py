@@ -322,6 +322,45 @@ def test_ablation_and_budget_name_what_the_chip_suffers_from(run_json):
     assert record["budget"] == []
 
 
+def test_a_run_says_what_the_card_lacks_and_what_it_was_warned_of(cli, run_json, files):
+    record = run_json("--at", "2y")
+    assert "no relaxation part: conductances do not relax" in record["notes"]
+    assert any("extrapolated" in note for note in record["notes"])
+    assert not any("no programming part" in note for note in record["notes"])
+    record = run_json("--at", "0s", "--chip", "ideal")
+    assert not any("part:" in note for note in record["notes"])
+    mapped = json.loads(cli("map", files / "tiny.pt", "--chip", "cmo-hfox", "--json", "-").stdout)
+    assert "no drift part: conductances do not drift" in mapped["notes"]
+    aged = json.loads(cli("device", "cmo-hfox", "--at", "2y", "--cells", 2, "--json", "-").stdout)
+    assert any("extrapolated" in note for note in aged["notes"])
+
+
+def test_a_run_says_how_wide_the_state_registers_are(cli, run_json, files):
+    assert run_json("--at", "0s")["state_bits"] == 16
+    assert run_json("--at", "0s", "--precision", "state=8")["state_bits"] == 8
+    assert run_json("--at", "0s", "--chip", "ideal")["state_bits"] == "ideal"
+    data = ("--data", files / "data.npz", "--at", "0s")
+    assert "state registers of 16 bits" in cli("run", files / "tiny.pt", *data).stdout
+    ideal = cli("run", files / "tiny.pt", *data, "--chip", "ideal").stdout
+    assert "state registers in float32" in ideal
+
+
+def test_a_folder_of_a_tasks_name_does_not_hide_the_task(cli, tmp_path):
+    (tmp_path / "digits").mkdir()
+    model = Path(__file__).parents[2] / "examples" / "models" / "s4d-digits.pt"
+    options = ("--data", "digits", "--limit", 2, "--at", "0s", "--json", "-")
+    record = json.loads(cli("run", model, *options).stdout)
+    assert record["data"] == "task 'digits' (test split)"
+
+
+def test_a_model_without_a_name_goes_by_that_of_its_file(cli, files, tmp_path):
+    from ssm.checkpoint import load, save
+
+    save(load(files / "tiny.pt").replace(name=""), tmp_path / "nameless.pt")
+    record = json.loads(cli("map", "nameless.pt", "--json", "-").stdout)
+    assert record["model"] == "nameless"
+
+
 def test_map_counts_tiles_cells_and_conversions(cli, files, tmp_path):
     result = cli("map", files / "tiny.pt", "--json", "-", "--out", "new")
     record = json.loads(result.stdout)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -120,6 +121,23 @@ def test_a_users_mistake_shows_three_parts_and_no_traceback():
         done.stderr.splitlines()[3],
     ]
     assert "  to do: did you mean 'pcm-nandakumar2019'?" in done.stderr
+
+
+def test_another_package_named_ssm_is_named_and_refused(tmp_path):
+    foreign = tmp_path / "ssm.py"
+    foreign.write_text("load = None\n")
+    for command in ("run", "map"):
+        done = subprocess.run(
+            [sys.executable, "-c", "from aimc_sim.cli.main import main; main()", command, "m.pt"],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            timeout=120,
+        )
+        assert done.returncode == 2, done.stderr
+        assert "Traceback" not in done.stderr
+        assert f"another package of that name comes first, {foreign}" in done.stderr
 
 
 def test_interrupt_exits_130_with_nothing_written(cli, files, tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ from scipy import stats
 
 from aimc_sim.kernels.mvm import mvm_cells
 from aimc_sim.matrix import map_matrix
-from aimc_sim.randomness import seed_words
+from aimc_sim.randomness import Purpose, seed_words
 from aimc_sim.specs import ChipSpec
 
 pytestmark = pytest.mark.compiled
@@ -65,6 +65,7 @@ def drawn_per_cell(matrix):
         sigma[1],
         scale.astype(np.float32),
         np.array(seed_words(SEED)),
+        int(Purpose.READ_CELL),
         0,
         0,
         out,

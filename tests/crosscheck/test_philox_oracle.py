@@ -119,7 +119,7 @@ def test_cells_of_a_tile_find_the_normal_of_their_own_element():
     draws = cell_draws(tile, element)
     out = np.empty(4 * draws.counter.size, np.float32)
     sequence, moment = np.uint64(6), np.uint64(7)
-    fill_cell_normals(draws, 3, *seed_words(seed), 2, replica, sequence, moment, out)
+    fill_cell_normals(draws, *seed_words(seed), 2, replica, sequence, moment, out)
     for cell in range(tile.size):
         key = plain_key(seed, 2, replica, int(tile[cell]))
         number = int(element[cell])

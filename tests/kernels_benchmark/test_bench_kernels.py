@@ -11,6 +11,7 @@ import pytest
 import aimc_sim as aimc
 import ssm
 from aimc_sim.kernels.philox import fill_normals
+from benchmarks.kernels import fill_words
 from benchmarks.models import random_model
 
 pytestmark = pytest.mark.compiled
@@ -56,3 +57,12 @@ def test_a_layer_runs_a_sequence(benchmark, decay):
     run = benchmark(chip.infer, x)
     exact = deployment.model.logits(x)
     assert np.abs(run.logits - exact).max() < 1e-4 * np.abs(exact).max()
+
+
+def test_words_alone_are_those_under_the_normals(benchmark):
+    out = np.zeros(N // 2, np.uint64)
+    benchmark(fill_words, out, np.uint64(0), np.uint64(0))
+    words = out.view(np.uint32).reshape(-1, 2, 8, 2)
+    # known answer of Random123 for counter 0 under key 0
+    first = [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]
+    assert words[0, :, 0].ravel().tolist() == first

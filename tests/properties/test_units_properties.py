@@ -98,3 +98,9 @@ def test_round_times_are_written_in_their_largest_unit():
         "1 y",
     ]
     assert [format_time(seconds) for seconds in times] == texts
+
+
+@pytest.mark.parametrize("text", ["1e999", "-1e400h", "1e999999h", "1e99999999999999999999s"])
+def test_a_number_too_large_for_a_float_is_refused(text):
+    with pytest.raises(UsageError, match="It is not finite"):
+        parse_quantity(text, "time")

@@ -15,7 +15,7 @@ from small_models import (
 
 import ssm
 from aimc_sim.errors import CapacityError, InputError, UsageError
-from aimc_sim.specs import TileSpec
+from aimc_sim.specs import ChipSpec, TileSpec
 from ssm.forms import state_form
 from ssm.layouts import read_model
 
@@ -235,18 +235,18 @@ def test_idle_cells_at_g_min_cancel_on_an_exact_device(form, decay, g_min_s):
 
 
 def test_idle_cells_of_a_noisy_device_disturb_the_modes_beside_them():
-    tile = {"rows": 32, "cols": 32, "idle": "g_min", "drive": "parallel"}
-    quiet = PCM.replace(**{"dac.bits": "ideal", "adc.bits": "ideal"})
-    idle = quiet.replace(short_tile=tile)
-    model = random_model(seed=17, longest=0.99)
+    # 64 modes share rows: 63 idle cells of 1.8 % of the scale each, beside one of about 6 %
+    tile = {"rows": 128, "cols": 128, "idle": "g_min", "drive": "parallel"}
+    quiet = ChipSpec.preset("reram-wan2022").replace(**{"dac.bits": "ideal", "adc.bits": "ideal"})
+    model = random_model(seed=17, n_heads=8, n_modes=16, longest=0.99)
     x = random_input(18, 8, 50)
     expected = model.logits(x)
     errors = []
-    for spec in (quiet, idle):
+    for spec in (quiet, quiet.replace(short_tile=tile)):
         deployment = ssm.deploy(model, spec, digital=ALL_PARTS, calibrate=x)
-        logits = deployment.program(0, chips=20).infer(x).logits
-        errors.append(relative_rms(logits, expected))
-    assert errors[1] > 1.2 * errors[0]
+        chips = deployment.program(0, chips=10).wait(86400.0)
+        errors.append(relative_rms(chips.infer(x).logits, expected))
+    assert errors[1] > 1.5 * errors[0]
 
 
 @pytest.mark.parametrize("rows", [2, 4])
@@ -359,7 +359,8 @@ def test_everything_in_digital_logic_is_free_of_the_devices_errors():
     model, x = random_model(seed=25), random_input(26, 2, 30)
     # one matrix stays: a chip without a single cell is no chip
     digital = ("encoder", "readout", "mixing")
-    exact = ssm.deploy(model, PCM, "digital", digital=digital, calibrate=x)
+    wide = PCM.replace(state_bits="ideal")
+    exact = ssm.deploy(model, wide, "digital", digital=digital, calibrate=x)
     run = exact.program(3).infer(x, return_states=True)
     ideal = ssm.deploy(model, IDEAL, "digital", calibrate=x).program(0)
     expected = ideal.infer(x, return_states=True)

@@ -25,7 +25,7 @@ def count_unstable(model, spec, form, chips, decay="tile", seconds=DAY):
     counts = []
     for first in range(0, chips, CHUNK):
         programmed = deployment.program(11, min(CHUNK, chips - first), first).wait(seconds)
-        counts.append(deployment.unstable_modes(programmed))
+        counts.append(programmed.unstable_modes())
     return np.concatenate(counts)
 
 
@@ -35,6 +35,7 @@ def spectral_radii(deployment, programmed, replica):
     Independent of how the kernels order weights: weights come from each array's own cells.
     """
     g = programmed.chip.aged()[replica].astype(float)
+    fresh = deployment.program(11, chips=3).chip.aged()[replica].astype(float)
     device = deployment.spec.device
     span = device.g_max_s - device.g_min_s
     radii = []
@@ -47,8 +48,10 @@ def spectral_radii(deployment, programmed, replica):
             scale = 2.0 ** np.ceil(np.log2(np.maximum(exact, 2.0**-16)) - 1e-12)
             w = (g[cells[0]] - device.g_min_s) / span * scale[:, None, :]
             for column in range(2):
-                found = g[cells[0, :, :, column]].sum() / span
-                w[:, :, column] /= found / (2 * (exact / scale)[:, column].sum())
+                index = cells[0, :, :, column]
+                w[:, :, column] /= (g[index] - device.g_min_s).sum() / (
+                    fresh[index] - device.g_min_s
+                ).sum()
             (d1, d2), (e2, e1) = w[:, :, 1].T, w[:, :, 0].T
             step = np.array(
                 [[1 - d1, -(1 - d1) * e1], [(1 - d2) * e2, (1 - d2) * (1 - e1 * e2)]]
@@ -57,7 +60,7 @@ def spectral_radii(deployment, programmed, replica):
             r = pole - 1 if deployment.form == "delta" else pole
             largest = np.maximum(np.abs(r.real), np.abs(r.imag))
             scale = 2.0 ** np.ceil(np.log2(np.maximum(largest, 2.0**-16)) - 1e-12)
-            gain = g[cells].sum() / span / (2 * ((np.abs(r.real) + np.abs(r.imag)) / scale).sum())
+            gain = (g[cells] - device.g_min_s).sum() / (fresh[cells] - device.g_min_s).sum()
             w = (g[cells[0]] - g[cells[1]]) / span * scale[:, None, None] / gain
             step = w.transpose(0, 2, 1)  # x (state) @ w: columns of the weights are rows here
             if deployment.form == "delta":
@@ -72,7 +75,7 @@ def test_counted_modes_are_those_of_the_cells_themselves(form):
     deployment = ssm.deploy(model, PCM, form, calibrate=random_input(0, 2, 10))
     programmed = deployment.program(11, chips=3).wait(DAY)
     expected = [(spectral_radii(deployment, programmed, k) >= 1).sum() for k in range(3)]
-    np.testing.assert_array_equal(deployment.unstable_modes(programmed), expected)
+    np.testing.assert_array_equal(programmed.unstable_modes(), expected)
     assert sum(expected) == 0 if form == "leapfrog" else sum(expected) > 0
 
 

@@ -1,0 +1,98 @@
+"""Published functions of a cell's target conductance."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from aimc_sim.fields import PositiveSiemens, Spec
+
+_CHECKED = 65  # conductances at which a curve is tried, evenly over a device's range
+
+
+class CurvePiece(Spec):
+    """One piece of a curve: polynomial + log_slope ln v + power[0] v^power[1], then clamped."""
+
+    below: float | None = None  # piece holds for v < below (None: up to the end)
+    polynomial: tuple[float, ...] = ()  # ascending coefficients
+    log_slope: float = 0.0
+    power: tuple[float, float] = (0.0, 0.0)
+    low: float | None = None
+    high: float | None = None
+
+
+class Curve(Spec):
+    """A published function of a cell's target conductance.
+
+    of : the variable v of the formula, "r" (g / g_max) or "g_us" (g in microsiemens).
+    unit_s : siemens in one unit of the result; 1 for a pure number (nu, Q).
+    pieces : tried in order; the first with v < below holds.
+    """
+
+    of: Literal["r", "g_us"] = "r"
+    unit_s: PositiveSiemens = 1.0
+    pieces: tuple[CurvePiece, ...] = Field(min_length=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_piece_may_be_flat(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "pieces" not in data:
+            own = {key: data[key] for key in ("of", "unit_s") if key in data}
+            return {**own, "pieces": [{k: v for k, v in data.items() if k not in own}]}
+        return data
+
+    def evaluate(self, g_s: np.ndarray, g_max_s: float) -> np.ndarray:
+        """Return the curve at conductances g_s [S], in SI (float64, the shape of g_s)."""
+        g = np.asarray(g_s, float)
+        v = g / g_max_s if self.of == "r" else g * 1e6
+        result = np.empty_like(v)
+        left = np.ones(v.shape, bool)
+        for piece in self.pieces:
+            here = left if piece.below is None else left & (v < piece.below)
+            result[here] = _piece(piece, v[here])
+            left = left & ~here
+        return result * self.unit_s
+
+
+def _piece(piece: CurvePiece, v: np.ndarray) -> np.ndarray:
+    value = np.polynomial.polynomial.polyval(v, piece.polynomial or (0.0,))
+    positive = np.maximum(v, 1e-12)  # ln 0 and 0^-p run into the clamps, as in the papers
+    if piece.log_slope:
+        value = value + piece.log_slope * np.log(positive)
+    if piece.power[0]:
+        value = value + piece.power[0] * positive ** piece.power[1]
+    return np.asarray(np.clip(value, piece.low, piece.high))
+
+
+def check_curve(
+    name: str,
+    curve: Curve | None,
+    g_range_s: tuple[float, float],
+    *,
+    scale: float = 1.0,
+    signed: bool = False,
+) -> None:
+    """Refuse a curve that cannot be used over a device's range.
+
+    Its values times `scale` must fit float32, and must not be negative unless `signed`. Tried
+    at evenly spaced conductances of `g_range_s` [S] and at the bounds of the pieces.
+
+    Raises ValueError.
+    """
+    if curve is None:
+        return
+    low, high = g_range_s
+    unit = high if curve.of == "r" else 1e-6
+    bounds = [piece.below * unit for piece in curve.pieces if piece.below is not None]
+    inside = [bound for bound in bounds if low <= bound <= high]
+    g = np.concatenate([np.linspace(low, high, _CHECKED), inside])
+    with np.errstate(all="ignore"):
+        value = curve.evaluate(g, high) * scale
+        finite = np.isfinite(value.astype(np.float32))
+    if not finite.all():
+        raise ValueError(f"{name} is not finite at {1e6 * g[~finite][0]:.6g} uS")
+    if not signed and value.min() < 0:
+        worst = int(value.argmin())
+        raise ValueError(f"{name} is negative ({value[worst]:.3g}) at {1e6 * g[worst]:.6g} uS")

@@ -1,0 +1,132 @@
+"""What specs are made of: quantities with units, the frozen base, errors that name the field."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
+
+from aimc_sim.errors import AimcError, InputError, UsageError, nearest
+from aimc_sim.units import parse_quantity
+
+
+def _si(value: Any, *, kind: str) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return parse_quantity(value, kind)
+    except UsageError as error:
+        raise ValueError(f"{error.found}; {error.do}") from None
+
+
+def _quantity(kind: str) -> Any:
+    return BeforeValidator(partial(_si, kind=kind))
+
+
+Siemens = Annotated[float, _quantity("conductance"), Field(allow_inf_nan=False)]
+PositiveSiemens = Annotated[float, _quantity("conductance"), Field(gt=0, allow_inf_nan=False)]
+Seconds = Annotated[float, _quantity("time"), Field(allow_inf_nan=False)]
+PositiveSeconds = Annotated[float, _quantity("time"), Field(gt=0, allow_inf_nan=False)]
+Bits = Annotated[int, Field(ge=1, le=16)] | Literal["ideal"]
+
+
+class Spec(BaseModel):
+    """Base of all specs: frozen, no unknown field, no NaN, replaced instead of changed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def replace(self, **changes: Any) -> Self:
+        """Return a copy with fields changed and all checks made again.
+
+        A dotted name reaches into a part: ``spec.replace(**{"adc.bits": 6})``.
+        Raises InputError for an unknown field or an impossible value.
+        """
+        data = self.model_dump()
+        for name, value in changes.items():
+            *path, last = name.split(".")
+            target = data
+            for part in path:
+                if not isinstance(target.get(part), dict):
+                    raise _unknown_field(name, part, list(target))
+                target = target[part]
+            if last not in target:
+                raise _unknown_field(name, last, list(target))
+            target[last] = value.model_dump() if isinstance(value, BaseModel) else value
+        return validated(type(self), data, f"replace {', '.join(changes)}")
+
+
+AnySpec = TypeVar("AnySpec", bound=Spec)
+
+
+def validated(cls: type[AnySpec], data: dict[str, Any], asked: str) -> AnySpec:
+    """Return the spec that `data` describes; InputError names the first field that is wrong."""
+    try:
+        return cls.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        path, known = _locate(cls, data, first)
+        where = ".".join(path) or "the file"
+        if first["type"] == "extra_forbidden":
+            guess = nearest(str(first["loc"][-1]), known)
+            hint = f"did you mean '{guess}'? " if guess else ""
+            raise InputError(
+                asked,
+                f"field '{where}' is unknown",
+                f"{hint}known here are {', '.join(known)}",
+            ) from None
+        whole = first["type"] == "missing" or isinstance(first["input"], dict)
+        value = "" if whole else f" (got {str(first['input'])[:60]})"
+        message = first["msg"].removeprefix("Value error, ")
+        raise InputError(
+            asked,
+            f"field '{where}': {message}{value}",
+            "give a value in range",
+        ) from None
+
+
+def _unknown_field(name: str, part: str, known: list[str]) -> AimcError:
+    guess = nearest(part, known)
+    hint = f"did you mean '{guess}'? " if guess else ""
+    return InputError(
+        f"set field '{name}'",
+        f"there is no field '{part}'",
+        f"{hint}known here are {', '.join(known)}",
+    )
+
+
+def _locate(model: type[BaseModel], data: Any, error: ErrorDetails) -> tuple[list[str], list[str]]:
+    """Return the path of a wrong field as the user wrote it, and the fields known at its place.
+
+    pydantic's path also has the members of unions and what a validator put in between (the
+    one piece of a flat curve); these are in no file, so they are left out.
+    """
+    *parents, last = error["loc"] or ("",)
+    path, known = [], list(model.model_fields)
+    for part in parents:
+        written = _has(data, part)
+        field = model.model_fields.get(str(part))
+        inner = None if field is None else _spec_in(field.annotation)
+        if inner is not None:
+            beside = [] if written else [name for name in known if name != part]
+            model, known = inner, [*beside, *inner.model_fields]
+        if written:
+            path.append(str(part))
+            data = data[part]
+    if _has(data, last) or (error["type"] == "missing" and isinstance(data, dict)):
+        path.append(str(last))
+    return path, known
+
+
+def _has(data: Any, part: int | str) -> bool:
+    if isinstance(data, dict):
+        return part in data
+    return isinstance(data, (list, tuple)) and isinstance(part, int) and part < len(data)
+
+
+def _spec_in(kind: Any) -> type[BaseModel] | None:
+    """Return the first spec in an annotation such as ``Curve | None`` or ``tuple[Curve, ...]``."""
+    if not get_args(kind):
+        return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+    return next(filter(None, map(_spec_in, get_args(kind))), None)
