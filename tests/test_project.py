@@ -112,3 +112,24 @@ def test_every_dependency_has_its_reason():
     reasons = (ROOT / "CONTRIBUTING.md").read_text("utf-8").split("## Dependencies")[1]
     names = [re.split(r"[<>=]", entry)[0] for entry in project["dependencies"]]
     assert [name for name in names if name not in reasons] == []
+
+
+@pytest.mark.compiled
+def test_the_readme_shows_what_the_demo_prints(capsys):
+    """The same lines; accuracies within 1.5 points, since float32 rounds as the processor does."""
+    from typer.testing import CliRunner
+
+    from aimc_sim.cli.main import app
+
+    text = (ROOT / "README.md").read_text("utf-8")
+    shown = text.split("<!-- demo:begin -->")[1].split("```text\n")[1].split("\n```")[0]
+    model = ROOT / "examples" / "models" / "s4d-digits.pt"
+    printed = CliRunner().invoke(app, ["run", str(model), "--quiet"]).stdout
+    numbers = re.compile(r"[0-9]+(?:\.[0-9]+)?")
+    pairs = list(zip(shown.splitlines(), printed.rstrip().splitlines(), strict=False))
+    for old, new in pairs[:-3]:
+        assert numbers.sub("#", old).split() == numbers.sub("#", new).split()
+        if " % " in old and "chip" in old:
+            accuracies = [float(numbers.findall(line.replace("0 s", "").replace("1 h", "")
+                          .replace("1 d", ""))[0]) for line in (old, new)]
+            assert accuracies[0] == pytest.approx(accuracies[1], abs=1.5)

@@ -1,0 +1,40 @@
+"""Every example runs as its first lines say."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def run_example(name, *options, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [name, *options])
+    runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+
+
+def test_training_writes_a_model_that_loads(tmp_path, monkeypatch):
+    import ssm
+
+    path = tmp_path / "model.pt"
+    run_example("01_train_digits.py", "--epochs", "1", "--out", str(path), monkeypatch=monkeypatch)
+    assert ssm.load(path).task == "digits"
+
+
+@pytest.mark.compiled
+def test_forms_of_a_are_compared_on_sampled_chips(capsys, monkeypatch):
+    options = ["--model", str(EXAMPLES / "models" / "s4d-digits.pt"), "--chips", "2"]
+    run_example("02_forms_of_a.py", *options, "--limit", "40", monkeypatch=monkeypatch)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[2:]] == ["direct", "delta", "leapfrog", "digital"]
+    day = {line.split()[0]: float(line.split()[7]) for line in lines[2:]}
+    assert day["direct"] < 40 < day["leapfrog"]
+    assert "0 of 384" in lines[4]
+
+
+def test_every_example_has_a_test():
+    tested = Path(__file__).read_text("utf-8")
+    assert all(path.name in tested for path in EXAMPLES.glob("*.py"))
