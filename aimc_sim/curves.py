@@ -47,6 +47,8 @@ class Curve(Spec):
         """Return the curve at conductances g_s [S], in SI (float64, the shape of g_s)."""
         g = np.asarray(g_s, float)
         v = g / g_max_s if self.of == "r" else g * 1e6
+        if len(self.pieces) == 1 and self.pieces[0].below is None:
+            return _piece(self.pieces[0], v) * self.unit_s
         result = np.empty_like(v)
         left = np.ones(v.shape, bool)
         for piece in self.pieces:
@@ -58,11 +60,14 @@ class Curve(Spec):
 
 def _piece(piece: CurvePiece, v: np.ndarray) -> np.ndarray:
     value = np.polynomial.polynomial.polyval(v, piece.polynomial or (0.0,))
-    positive = np.maximum(v, 1e-12)  # ln 0 and 0^-p run into the clamps, as in the papers
-    if piece.log_slope:
-        value = value + piece.log_slope * np.log(positive)
-    if piece.power[0]:
-        value = value + piece.power[0] * positive ** piece.power[1]
+    if piece.log_slope or piece.power[0]:
+        positive = np.maximum(v, 1e-12)  # ln 0 and 0^-p run into the clamps, as in the papers
+        if piece.log_slope:
+            value = value + piece.log_slope * np.log(positive)
+        if piece.power[0]:
+            value = value + piece.power[0] * positive ** piece.power[1]
+    if piece.low is None and piece.high is None:
+        return value
     return np.asarray(np.clip(value, piece.low, piece.high))
 
 
