@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import numpy as np
@@ -78,11 +79,12 @@ def check_curve(
     *,
     scale: float = 1.0,
     signed: bool = False,
+    most: float = math.inf,
 ) -> None:
     """Refuse a curve that cannot be used over a device's range.
 
-    Its values times `scale` must fit float32, and must not be negative unless `signed`. Tried
-    at evenly spaced conductances of `g_range_s` [S] and at the bounds of the pieces.
+    Its values times `scale` must fit float32, not exceed `most`, and not be negative unless
+    `signed`. Tried at evenly spaced conductances of `g_range_s` [S] and at the bounds of pieces.
 
     Raises ValueError.
     """
@@ -101,3 +103,8 @@ def check_curve(
     if not signed and value.min() < 0:
         worst = int(value.argmin())
         raise ValueError(f"{name} is negative ({value[worst]:.3g}) at {1e6 * g[worst]:.6g} uS")
+    if value.max() > most:
+        raise ValueError(
+            f"{name} is {1e6 * value.max():.4g} uS, more than the largest conductance: a formula "
+            "in microsiemens needs unit_s = 1e-6"
+        )

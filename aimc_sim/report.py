@@ -197,9 +197,12 @@ def _run_facts(record: Record) -> Text:
     unstable = max(row["max"] for row in record["unstable_modes"])
     lines = [
         f"\ntiles {record['tiles']}; {_cells(record)}",
-        f"state registers of {record['state_bits']} bits"
-        if record["state_bits"] != "ideal"
-        else "state registers in float32",
+        (
+            f"state registers of {record['state_bits']} bits"
+            if record["state_bits"] != "ideal"
+            else "state registers in float32"
+        )
+        + f"; drift compensation {record['compensation']}",
         f"modes outside the unit circle: {unstable} of {record['n_modes']}"
         + (" (most, over chips and times)" if unstable else " on every chip at every time"),
         f"took {record['wall_s']:.1f} s",

@@ -29,6 +29,8 @@ from aimc_sim.fields import (
 
 CHIP_SCHEMA: Literal["aimc-sim.chip/1"] = "aimc-sim.chip/1"
 
+_LARGEST_S = 0.1  # a bare number in microsiemens lies far above
+
 
 class ProgrammingSpec(Spec):
     """One-shot programming: programmed = max(0, target + mean(g) + sigma(g) xi).
@@ -117,6 +119,10 @@ class DeviceSpec(Spec):
     def _range_is_a_range(self) -> Self:
         if not self.floor_s <= self.g_min_s < self.g_max_s:
             raise ValueError("conductances must satisfy floor_s <= g_min_s < g_max_s")
+        if self.g_max_s > _LARGEST_S:
+            raise ValueError(
+                f"g_max_s is {self.g_max_s:g} siemens, no memristor's: write text such as '50uS'"
+            )
         if self.ceiling_s is not None and self.ceiling_s < self.g_max_s:
             raise ValueError("ceiling_s must not lie below g_max_s")
         with np.errstate(over="ignore"):
@@ -144,7 +150,7 @@ class DeviceSpec(Spec):
         span = (self.g_min_s, self.g_max_s)
         if (part := self.programming) is not None:
             scale = self.g_max_s / (part.g_reference_s or self.g_max_s)
-            check_curve("programming.sigma", part.sigma, span, scale=scale)
+            check_curve("programming.sigma", part.sigma, span, scale=scale, most=self.g_max_s)
             check_curve("programming.mean", part.mean, span, scale=scale, signed=True)
         if self.drift is not None:
             check_curve("drift.nu_mean", self.drift.nu_mean, span, signed=True)
@@ -152,7 +158,7 @@ class DeviceSpec(Spec):
         if (relax := self.relaxation) is not None:
             scale = self.g_max_s / (relax.g_reference_s or self.g_max_s)
             for k, curve in enumerate(relax.sigma):
-                check_curve(f"relaxation.sigma.{k}", curve, span, scale=scale)
+                check_curve(f"relaxation.sigma.{k}", curve, span, scale=scale, most=self.g_max_s)
             for t in (relax.start_s, max(relax.start_s, self.time_range_s[1])):
                 if relax.std_per_ln_t_s * math.log(t) + relax.std_offset_s < 0:
                     raise ValueError(f"the standard deviation of relaxation is negative at {t} s")

@@ -233,6 +233,7 @@ def make_record(
             for at_s, counts in zip(found.times_s, found.unstable_modes, strict=True)
         ],
         "state_bits": register_bits(spec, deployment.model),
+        "compensation": spec.compensation,
         "tiles": deployment.layout.n_tiles,
         "devices": deployment.layout.n_used(),
         "utilisation": deployment.layout.utilisation(spec),
