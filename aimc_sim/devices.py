@@ -44,10 +44,16 @@ def default_targets(device: DeviceSpec) -> tuple[float, ...]:
 
 
 def lacking_parts(device: DeviceSpec) -> list[str]:
-    """Return what the card does not say, one line a part."""
+    """Return what the card does not say, one line a part.
+
+    A cell has one history, drift or relaxation: with the one, the other is not missed.
+    """
     parts = dict(_PARTS)
     if device.relaxation is not None and device.relaxation.kind == "total":
         parts["programming"] = "its error is in that of relaxation"
+    for part, other in (("drift", "relaxation"), ("relaxation", "drift")):
+        if getattr(device, other) is not None:
+            del parts[part]
     return [
         f"no {part.replace('_', ' ')} part: {meaning}"
         for part, meaning in parts.items()

@@ -48,11 +48,11 @@ def plot_accuracy_over_time(record: Mapping[str, Any], *, ax: Axes | None = None
         for row in rows:
             dots = [100 * share for share in row["per_chip"]]
             ax.plot([row["at_s"]] * len(dots), dots, ".", color=COLOURS[0], alpha=0.5)
-    for name, share, style in (
-        ("as trained", scores["float"], "-"),
-        ("quantised", scores["quantized"], "--"),
+    for name, share, style, colour in (
+        ("as trained", scores["float"], "-", COLOURS[1]),
+        ("quantised", scores["quantized"], (0, (4, 4)), COLOURS[7]),
     ):
-        ax.axhline(100 * share, color=COLOURS[1], linestyle=style, label=name)
+        ax.axhline(100 * share, color=colour, linestyle=style, label=name)
     later = [moment for moment in times if moment > 0]
     if later:
         ax.set_xscale("symlog", linthresh=min(later))
@@ -88,7 +88,11 @@ def plot_placement(layout: Layout, spec: ChipSpec, *, ax: Axes | None = None) ->
         colour = COLOURS[number % len(COLOURS)]
         hatch = ("", "//", "..", "xx")[number // len(COLOURS) % 4]
         ax.add_collection(
-            PatchCollection(boxes[name], facecolor=colour, hatch=hatch, edgecolor="none")
+            # an edge of its own colour keeps a one-row matrix visible; hatches take the edge's
+            PatchCollection(
+                boxes[name], facecolor=colour, hatch=hatch, linewidth=0.8,
+                edgecolor="0.2" if hatch else colour,
+            )
         )
         handles.append(Patch(facecolor=colour, hatch=hatch, label=name))
     frames = []

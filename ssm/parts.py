@@ -83,6 +83,7 @@ def list_parts(
 
 
 def request_of(part: Part) -> Request:
+    """Return what the part asks of the tiles."""
     n_blocks, n_in, n_out = part.weights.shape
     return Request(
         part.name, n_blocks, n_in, n_out, pair=part.pair, kind=part.kind, may_split=part.may_split
@@ -90,6 +91,7 @@ def request_of(part: Part) -> Request:
 
 
 def group_of(part: Part, spec: ChipSpec) -> int:
+    """Return how many of the part's blocks are driven together, 1 in digital logic."""
     return group_size(request_of(part), tile_of(spec, part.kind)) if part.analog else 1
 
 
