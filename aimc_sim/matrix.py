@@ -216,7 +216,7 @@ class AnalogMatrix:
         if len(x) < _BLAS_FROM:
             out = np.empty((len(x), n_out), np.float32)
             # fresh buffers: threads may share a matrix, and the kernel lets other threads run
-            widths = (self._n_in, n_out, n_out, n_out + 32)
+            widths = (self._n_in, n_out, n_out, n_out + 64)
             buffers = [np.empty(width, np.float32) for width in widths]
             if not kernels.mvm_vectors(x, *before, first_read, *after, *buffers, out):
                 raise _not_finite("multiply")

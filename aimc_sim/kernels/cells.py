@@ -30,8 +30,8 @@ class Draws(NamedTuple):
 def cell_draws(tile: np.ndarray, element: np.ndarray) -> Draws:
     """Return the draws of cells at (tile, element), both (n_cells,) whole numbers."""
     element = element.astype(np.int64)
-    counter = ((element >> 5) << 3) + (element & 7)
-    lane = (element >> 3) & 3
+    counter = ((element >> 6) << 4) + (element & 15)
+    lane = (element >> 4) & 3
     # block addresses sort by tile, then by counter; a tile has at most 2^32 cells
     unique, block = np.unique((tile.astype(np.int64) << 32) | counter, return_inverse=True)
     return Draws(

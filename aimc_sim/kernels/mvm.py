@@ -103,7 +103,7 @@ def mvm_vectors(
 
     full_scale : input at the DAC's end, 0: the largest of every vector. w, v (n_in, n_out)
     float32; keys (n_parts, 2) uint64; adc_step, adc_inverse, adc_sigma (n_parts, n_out);
-    scaled (n_in,), y, s (n_out,), z (n_out + 32,) buffers. Returns whether x is finite.
+    scaled (n_in,), y, s (n_out,), z (n_out + 64,) buffers. Returns whether x is finite.
     """
     n_batch, n_in = x.shape
     check = _ZERO32  # stays 0 unless an input is NaN or infinite
@@ -155,7 +155,7 @@ def finish_batch(
     n_batch, n_out = y.shape
     for b in numba.prange(n_batch):
         if noisy:
-            z = np.empty(n_out + 32, np.float32)
+            z = np.empty(n_out + 64, np.float32)
             read = np.uint64(first_read + b)
             fill_normals(z, 0, n_out, k0, k1, _ZERO64, read, read >> _32)
             add_noise(y[b], s[b], z, adc_sigma)
@@ -178,7 +178,7 @@ def mvm_cells(
     n_batch, n_in = x.shape
     n_out = scale.size
     for b in numba.prange(n_batch):
-        z = np.empty(2 * n_out + 32, np.float32)
+        z = np.empty(2 * n_out + 64, np.float32)
         k0, k1 = stream_key(seeds[0], seeds[1], purpose, replica, place)
         out[b, :] = _ZERO32
         for i in range(n_in):

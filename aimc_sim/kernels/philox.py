@@ -18,8 +18,7 @@ _W1 = np.uint64(0xBB67AE85)
 _32 = np.uint64(32)
 _1 = np.uint64(1)
 
-GROUP = 32  # elements whose words come from one group of WIDTH counters
-WIDTH = 8  # counters in a group: the vector length of float32 under AVX2
+GROUP = 64  # elements whose words come from one group of 16 counters: a whole vector of float32
 
 _HALF = np.float32(0.5)
 _ONE = np.float32(1.0)
@@ -86,22 +85,22 @@ def normal_pair(w0, w1):
 
 @kernel()
 def fill_normals(out, first, n, k0, k1, c1, c2, c3):
-    """Fill out[:n], float32 (>= n rounded up to 32,), with the normals of n elements.
+    """Fill out[:n], float32 (>= n rounded up to 64,), with the normals of n elements.
 
-    first : number of the first element, a multiple of 32.
+    first : number of the first element, a multiple of 64.
 
-    Element e takes lane (e >> 3) & 3 of counter word 8 (e >> 5) + (e & 7): groups of 32 are
+    Element e takes lane (e >> 4) & 3 of counter word 16 (e >> 6) + (e & 15): groups of 64 are
     written as four whole vectors. Depends on the address (key, c1, c2, c3, e) alone.
     """
-    for group in range((n + 31) >> 5):
-        base = group << 5
-        counter = ((first >> 5) + group) << 3
-        for j in range(8):
+    for group in range((n + 63) >> 6):
+        base = group << 6
+        counter = ((first >> 6) + group) << 4
+        for j in range(16):
             c0 = np.uint64(counter + j)
             w0, w1, w2, w3 = philox(c0, c1, c2, c3, k0, k1)
             z0, z1 = normal_pair(w0, w1)
             z2, z3 = normal_pair(w2, w3)
             out[base + j] = z0
-            out[base + 8 + j] = z1
-            out[base + 16 + j] = z2
-            out[base + 24 + j] = z3
+            out[base + 16 + j] = z1
+            out[base + 32 + j] = z2
+            out[base + 48 + j] = z3

@@ -98,7 +98,7 @@ class Workspace(NamedTuple):
     y: np.ndarray  # (width,) a product
     s: np.ndarray  # (width,) its variance
     total: np.ndarray  # (width,) sum over row parts
-    z: np.ndarray  # normals of all conversions of a product, 32 to spare
+    z: np.ndarray  # normals of all conversions of a product, 64 to spare
 
 
 class Tiles(NamedTuple):

@@ -94,7 +94,7 @@ def finish(product, at, n, noisy, z_first, tiles):
 
 @kernel(paste=True)
 def draw(product, first, n, tiles, address):
-    """tiles.z[:n] = the normals of outputs first .. first + n - 1 of a product (first % 32 = 0)."""
+    """tiles.z[:n] = the normals of outputs first .. first + n - 1 of a product (first % 64 = 0)."""
     fill_normals(
         tiles.z, first, n, tiles.keys[product, 0], tiles.keys[product, 1],
         address[0], address[1], address[2],

@@ -263,7 +263,7 @@ def make_work(network, n_classes, n_work, n_z):
     """Return the buffers of one sequence (see network.Workspace)."""
     n_modes = int(np.diff(network.mode_first).max())
     n = network.n_heads
-    sizes = (n, n, n, n_modes, n_modes, network.n_in, n_work, n_work, n_work, n_z + 32)
+    sizes = (n, n, n, n_modes, n_modes, network.n_in, n_work, n_work, n_work, n_z + 64)
     return Workspace(*(np.zeros(size, np.float32) for size in sizes))
 
 

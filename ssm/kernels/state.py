@@ -28,7 +28,7 @@ from ssm.kernels.product import (
 _ZERO = np.float32(0.0)
 _ONE = np.float32(1.0)
 _0 = np.uint64(0)
-CHUNK = 256  # modes; a multiple of 32, the group of the random numbers
+CHUNK = 256  # modes; a multiple of 64, the group of the random numbers
 
 
 @kernel()

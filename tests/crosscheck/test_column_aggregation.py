@@ -126,7 +126,11 @@ def test_thermal_noise_of_the_adc_adds_to_that_of_the_cells():
     _, sigma, scale = cells_of(loud_matrix)
     noise = x**2 @ ((sigma[0].astype(float) ** 2 + sigma[1].astype(float) ** 2) * scale**2)
     step = loud_matrix.mapped.adc_range[0] / 32767
-    # a column whose range is its own full output saturates: look at those driven at half range
     y = loud_matrix.mvm(np.tile(x / 2, (N, 1))).astype(float)
     expected = noise / 4 + (64 * step) ** 2
-    assert (abs(y.var(axis=0) / expected - 1) < SIGMAS * np.sqrt(2 / N) + 5e-3).all()
+    # programming errors may push a column over the end of its range: those clip, and are left out
+    full = loud_matrix.mapped.adc_range[0] * np.abs(x).max()
+    inside = np.abs(y.mean(axis=0)) + 6 * np.sqrt(y.var(axis=0)) < full
+    assert inside.sum() >= N_OUT // 2
+    spread = y.var(axis=0)[inside] / expected[inside]
+    assert (abs(spread - 1) < SIGMAS * np.sqrt(2 / N) + 5e-3).all()

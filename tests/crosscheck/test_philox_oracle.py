@@ -81,11 +81,11 @@ def test_a_logarithm_is_good_to_two_units_in_the_last_place():
 
 def test_every_normal_sits_at_its_documented_address():
     key, upper = (0x12345678, 0x9ABCDEF0), (3, 70_000, 9)
-    out = np.empty(96, np.float32)
+    out = np.empty(128, np.float32)
     fill_normals(out, 0, 70, *map(np.uint64, key), *map(np.uint64, upper))
     for element in range(70):
-        counter = 8 * (element >> 5) + (element & 7)
-        expected = plain_normals((counter, *upper), key)[(element >> 3) & 3]
+        counter = 16 * (element >> 6) + (element & 15)
+        expected = plain_normals((counter, *upper), key)[(element >> 4) & 3]
         assert out[element] == pytest.approx(expected, abs=2e-6), element
 
 
@@ -123,6 +123,6 @@ def test_cells_of_a_tile_find_the_normal_of_their_own_element():
     for cell in range(tile.size):
         key = plain_key(seed, 2, replica, int(tile[cell]))
         number = int(element[cell])
-        counter = (8 * (number >> 5) + (number & 7), 0, 6, 7)
-        expected = plain_normals(counter, key)[(number >> 3) & 3]
+        counter = (16 * (number >> 6) + (number & 15), 0, 6, 7)
+        expected = plain_normals(counter, key)[(number >> 4) & 3]
         assert out[draws.index[cell]] == pytest.approx(expected, abs=2e-6)

@@ -20,7 +20,7 @@ SIGMAS = 5.0  # of the estimate itself: 6e-7 by chance
 
 def normals(*, seed=1, purpose=Purpose.READ, replica=0, place=0, words=(0, 0, 0), n=N):
     key = stream_key(*seed_words(seed), int(purpose), replica, place)
-    out = np.empty(n + 32, np.float32)
+    out = np.empty(n + 64, np.float32)
     fill_normals(out, 0, n, *map(np.uint64, key), *map(np.uint64, words))
     return out[:n].astype(float)
 
