@@ -151,8 +151,7 @@ def converters(network: Network, seen: Record, model: Model, spec: ChipSpec) -> 
     if "act" in asked:  # activations are what the DACs see
         act = converter_limit(asked["act"])
         dac = min(dac, act) if dac else act
-    widths = [bits for bits in (spec.state_bits, asked.get("state", "ideal")) if bits != "ideal"]
-    register = converter_limit(min(int(bits) for bits in widths)) if widths else f(0)
+    register = converter_limit(register_bits(spec, model))
     counts = output_counts(network)
     first = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     output_steps = _positive(seen.outputs.astype(float)) * spec.adc.headroom / (adc or 1)
@@ -178,6 +177,12 @@ def converters(network: Network, seen: Record, model: Model, spec: ChipSpec) -> 
         adc_step=output_steps.astype(f),
         adc_inverse=(1 / output_steps).astype(f),
     )
+
+
+def register_bits(spec: ChipSpec, model: Model) -> int | str:
+    """Return the width of the state registers: the chip's, or the model's where that is less."""
+    widths = (spec.state_bits, (model.precision or {}).get("state", "ideal"))
+    return min((bits for bits in widths if isinstance(bits, int)), default="ideal")
 
 
 def _shift_steps(

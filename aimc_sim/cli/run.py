@@ -41,7 +41,6 @@ from aimc_sim.cli.outputs import Outputs, ProgressBar, Writer, as_text, write_wh
 from aimc_sim.errors import UsageError
 
 if TYPE_CHECKING:
-    from aimc_sim.specs import ChipSpec
     from ssm.evaluate import Evaluation
     from ssm.model import Model
 
@@ -190,6 +189,7 @@ def make_record(
     """Return the `aimc-sim.run/1` record of a run."""
     from aimc_sim import __version__
     from ssm.evaluate import relative_rms
+    from ssm.ranges import register_bits
 
     deployment, spec = found.deployment, found.deployment.spec
     chips, n = found.chip_logits.shape[1:3]
@@ -244,12 +244,6 @@ def make_record(
         "wall_s": found.wall_s,
         "notes": notes,
     }
-
-
-def register_bits(spec: ChipSpec, model: Model) -> int | str:
-    """Return the width of the state registers: the chip's, or the model's where that is less."""
-    widths = (spec.state_bits, (model.precision or {}).get("state", "ideal"))
-    return min((bits for bits in widths if isinstance(bits, int)), default="ideal")
 
 
 def score_rows(found: Evaluation) -> dict[str, Any]:

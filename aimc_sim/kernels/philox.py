@@ -18,8 +18,6 @@ _W1 = np.uint64(0xBB67AE85)
 _32 = np.uint64(32)
 _1 = np.uint64(1)
 
-GROUP = 64  # elements whose words come from one group of 16 counters: a whole vector of float32
-
 _HALF = np.float32(0.5)
 _ONE = np.float32(1.0)
 _TWO_TO_MINUS_31 = np.float32(2.0**-31)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from aimc_sim.kernels._jit import FASTMATH_SUM, kernel
+from aimc_sim.kernels.converters import round_whole
 
 _ONE = np.float32(1.0)
 _HALF = np.float32(0.5)
@@ -14,7 +15,6 @@ _LN2_LOW = np.float32(-2.12194440e-4)
 _E0, _E1, _E2 = np.float32(1.9875691500e-4), np.float32(1.3981999507e-3), np.float32(8.3334519073e-3)
 _E3, _E4, _E5 = np.float32(4.1665795894e-2), np.float32(1.6666665459e-1), np.float32(5.0000001201e-1)
 _LOW, _HIGH = np.float32(-87.0), np.float32(88.0)
-_ROUND = np.float32(12582912.0)
 _BIAS = np.int32(127)
 _23 = np.int32(23)
 _SQRT_HALF = np.float32(0.70710678)
@@ -24,16 +24,11 @@ _A1, _A2, _A3 = np.float32(0.254829592), np.float32(-0.284496736), np.float32(1.
 _A4, _A5 = np.float32(-1.453152027), np.float32(1.061405429)
 
 
-@kernel(inline=True, fastmath={"nsz"})
-def _whole(x):
-    return (x + _ROUND) - _ROUND
-
-
 @kernel(inline=True)
 def exponential(x):
     """Return e^x, float32, to 2 ulp, without a branch (Cephes expf); x is held in +-87."""
     x = min(max(x, _LOW), _HIGH)
-    n = _whole(x * _LOG2_E)
+    n = round_whole(x * _LOG2_E)
     r = x - n * _LN2_HIGH
     r = r - n * _LN2_LOW
     poly = ((((_E0 * r + _E1) * r + _E2) * r + _E3) * r + _E4) * r + _E5
