@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from aimc_sim.cards import DeviceSpec
     from aimc_sim.chip import Chip
     from aimc_sim.errors import AimcError, CapacityError, InputError, UsageError
     from aimc_sim.matrix import AnalogMatrix, MappedMatrix, map_matrix
@@ -22,18 +23,21 @@ if TYPE_CHECKING:
         AdcSpec,
         ChipSpec,
         DacSpec,
-        DeviceSpec,
+        FaultSpec,
         TileSpec,
+        WriteSpec,
         load_chip,
         presets,
     )
 
 _HOMES = {
+    "aimc_sim.cards": ("DeviceSpec",),
     "aimc_sim.chip": ("Chip",),
     "aimc_sim.errors": ("AimcError", "CapacityError", "InputError", "UsageError"),
     "aimc_sim.matrix": ("AnalogMatrix", "MappedMatrix", "map_matrix"),
     "aimc_sim.specs": (
-        "AdcSpec", "ChipSpec", "DacSpec", "DeviceSpec", "TileSpec", "load_chip", "presets",
+        "AdcSpec", "ChipSpec", "DacSpec", "FaultSpec", "TileSpec", "WriteSpec", "load_chip",
+        "presets",
     ),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -47,10 +51,12 @@ __all__ = [
     "ChipSpec",
     "DacSpec",
     "DeviceSpec",
+    "FaultSpec",
     "InputError",
     "MappedMatrix",
     "TileSpec",
     "UsageError",
+    "WriteSpec",
     "load_chip",
     "map_matrix",
     "presets",

@@ -6,7 +6,7 @@ import math
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from aimc_sim.fields import PositiveSiemens, Spec
 
@@ -14,14 +14,23 @@ _CHECKED = 65  # conductances at which a curve is tried, evenly over a device's 
 
 
 class CurvePiece(Spec):
-    """One piece of a curve: polynomial + log_slope ln v + power[0] v^power[1], then clamped."""
+    """One piece of a curve, then clamped: polynomial + log_slope ln v + power[0] v^power[1]
+    + exponential[0] exp(-v/exponential[1])."""
 
     below: float | None = None  # piece holds for v < below (None: up to the end)
     polynomial: tuple[float, ...] = ()  # ascending coefficients
     log_slope: float = 0.0
     power: tuple[float, float] = (0.0, 0.0)
+    exponential: tuple[float, float] = (0.0, 1.0)
     low: float | None = None
     high: float | None = None
+
+    @field_validator("exponential")
+    @classmethod
+    def _decays(cls, exponential: tuple[float, float]) -> tuple[float, float]:
+        if exponential[1] <= 0:
+            raise ValueError("exponential = [a, b] is a exp(-v/b) with b > 0")
+        return exponential
 
 
 class Curve(Spec):
@@ -67,6 +76,8 @@ def _piece(piece: CurvePiece, v: np.ndarray) -> np.ndarray:
             value = value + piece.log_slope * np.log(positive)
         if piece.power[0]:
             value = value + piece.power[0] * positive ** piece.power[1]
+    if piece.exponential[0]:
+        value = value + piece.exponential[0] * np.exp(-v / piece.exponential[1])
     if piece.low is None and piece.high is None:
         return value
     return np.asarray(np.clip(value, piece.low, piece.high))

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aimc_sim.chip import Chip, check_time
+from aimc_sim.aging import check_time
+from aimc_sim.cards import DeviceSpec
+from aimc_sim.chip import Chip
 from aimc_sim.errors import UsageError
 from aimc_sim.mapping import Request, place
-from aimc_sim.specs import ChipSpec, DeviceSpec
+from aimc_sim.specs import ChipSpec
 
 _PARTS = {
     "programming": "cells are programmed exactly",
@@ -97,7 +99,7 @@ def predict(
     programmed = fresh.programmed_s[0].reshape(shape).astype(float)
     rows = []
     for moment in times_s:
-        chip = Chip(spec, layout, targets, seed, programmed_s=fresh.programmed_s)
+        chip = fresh.fresh()
         chip.wait(moment)
         read = chip.read().reshape(shape).astype(float)
         for k, target in enumerate(targets_s):

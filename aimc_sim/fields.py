@@ -29,6 +29,9 @@ Siemens = Annotated[float, _quantity("conductance"), Field(allow_inf_nan=False)]
 PositiveSiemens = Annotated[float, _quantity("conductance"), Field(gt=0, allow_inf_nan=False)]
 Seconds = Annotated[float, _quantity("time"), Field(allow_inf_nan=False)]
 PositiveSeconds = Annotated[float, _quantity("time"), Field(gt=0, allow_inf_nan=False)]
+Volts = Annotated[float, _quantity("voltage"), Field(allow_inf_nan=False)]
+Kelvin = Annotated[float, Field(gt=0, le=2000, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Bits = Annotated[int, Field(ge=1, le=16)] | Literal["ideal"]
 
 

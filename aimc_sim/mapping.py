@@ -12,9 +12,10 @@ from functools import cached_property
 
 import numpy as np
 
+from aimc_sim.cards import DeviceSpec
 from aimc_sim.errors import CapacityError, InputError
 from aimc_sim.kernels.cells import Draws, cell_draws
-from aimc_sim.specs import ChipSpec, DeviceSpec, TileSpec
+from aimc_sim.specs import ChipSpec, TileSpec
 
 
 @dataclass(frozen=True)

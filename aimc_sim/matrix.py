@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aimc_sim.chip import Chip
+from aimc_sim.compensation import global_gain
 from aimc_sim.errors import InputError
 from aimc_sim.kernels import mvm
 from aimc_sim.mapping import CellArray, Layout, Request, place, target_conductances, weight_scale
@@ -177,7 +178,7 @@ class AnalogMatrix:
         scale = self.mapped.scale[0]
         if self.mapped.spec.compensation == "global":
             index = self.array.cell_index().ravel()
-            scale = scale / self.chip.gain([index])[0, 0]
+            scale = scale / global_gain(self.chip, [index])[0, 0]
         g = self.chip.read().reshape(shape).astype(float)
         variance = self.chip.fast_sigma().reshape(shape).astype(float) ** 2
         w = np.ascontiguousarray((g[0, 0] - g[1, 0]) * scale, np.float32)

@@ -24,6 +24,16 @@ class Purpose(enum.IntEnum):
     READ = 5  # white noise of one conversion; place = product, element = output
     READ_CELL = 6  # the same cell by cell, in the per-cell oracle
     PROBE = 7  # the probe signal that stands in for missing data
+    FAULT = 8  # whether a cell is stuck
+    FAULT_LINE = 9  # whether a line is dead; element = row, then column of the tile
+    WRITE = 10  # one programming pulse of a cell
+    VERIFY = 11  # one verify read of a cell
+    PULSE_CELL = 12  # how far a cell's pulse response lies from the mean one
+    TELEGRAPH = 13  # which cells have telegraph noise, and of what amplitude and dwell times
+    SWITCH = 14  # a jump of a cell's telegraph noise
+    BAND = 15  # value of a band of 1/f noise
+    REFRESH = 16  # when a band of 1/f noise is drawn anew
+    COMPENSATE = 17  # noise of calibration reads, and their patterns
 
 
 def seed_words(seed: int) -> tuple[np.uint64, np.uint64]:

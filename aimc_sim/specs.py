@@ -6,165 +6,18 @@ this edge and nowhere else. A spec never changes; `replace` makes a new one.
 
 from __future__ import annotations
 
-import math
 import tomllib
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import numpy as np
 from pydantic import Field, field_validator, model_validator
 
-from aimc_sim.curves import Curve, check_curve
+from aimc_sim.cards import DeviceSpec, check_temperature
 from aimc_sim.errors import InputError, UsageError, nearest
-from aimc_sim.fields import (
-    Bits,
-    PositiveSeconds,
-    PositiveSiemens,
-    Seconds,
-    Siemens,
-    Spec,
-    validated,
-)
+from aimc_sim.fields import Bits, Kelvin, PositiveSiemens, Seconds, Share, Spec, validated
 
 CHIP_SCHEMA: Literal["aimc-sim.chip/1"] = "aimc-sim.chip/1"
-
-_LARGEST_S = 0.1  # a bare number in microsiemens lies far above
-
-
-class ProgrammingSpec(Spec):
-    """One-shot programming: programmed = max(0, target + mean(g) + sigma(g) xi).
-
-    A cell may hold less than floor_s or more than ceiling_s: it is a read that finds neither.
-    """
-
-    sigma: Curve
-    mean: Curve | None = None
-    g_reference_s: PositiveSiemens | None = None  # g_max of the fit; errors scale with g_max
-
-
-class DriftSpec(Spec):
-    """Power-law drift g (t/t0)^-nu with t = t0 + time since programming, nu = |mu + s xi|."""
-
-    t0_s: Seconds = Field(gt=0)
-    nu_mean: Curve
-    nu_std: Curve
-
-
-class RelaxationSpec(Spec):
-    """Loss and spread of a filament after programming, one xi per cell for all times.
-
-    added : g = programmed + mean + std xi for t >= start_s, with
-        mean = mean_per_ln_t_s ln t, std = std_per_ln_t_s ln t + std_offset_s   [S, t in s].
-    total : g = target + sigma(t) xi replaces the programming error (published as the total
-        error at times_s); between these times sigma is interpolated in ln t.
-    """
-
-    kind: Literal["added", "total"]
-    start_s: PositiveSeconds = 1.0
-    mean_per_ln_t_s: Siemens = 0.0
-    std_per_ln_t_s: Siemens = 0.0
-    std_offset_s: Siemens = 0.0
-    times_s: tuple[Seconds, ...] = ()
-    sigma: tuple[Curve, ...] = ()
-    g_reference_s: PositiveSiemens | None = None
-
-    @model_validator(mode="after")
-    def _total_needs_a_table(self) -> Self:
-        if self.kind == "total" and (
-            not self.times_s
-            or len(self.times_s) != len(self.sigma)
-            or list(self.times_s) != sorted(set(self.times_s))
-            or self.times_s[0] <= 0
-        ):
-            raise ValueError("kind 'total' needs rising positive times_s and one sigma for each")
-        return self
-
-
-class ReadNoiseSpec(Spec):
-    """Read noise of a cell.
-
-    sigma : relative (of = "r": times the present g) or absolute (its unit_s below 1).
-    spectrum : "white": sigma at every read. "one_over_f": the noise gathered up to time t is
-        sigma sqrt(ln((t + t_read)/(2 t_read))), t the drift time t0 + time since programming.
-    """
-
-    sigma: Curve
-    relative: bool = True
-    spectrum: Literal["white", "one_over_f"] = "one_over_f"
-    t_read_s: Seconds = Field(default=250e-9, gt=0)
-
-
-class DeviceSpec(Spec):
-    """A memristive device as published: ranges, error models, and what is known of them."""
-
-    name: str
-    description: str = ""
-    doi: tuple[str, ...] = ()
-    g_min_s: Siemens = Field(ge=0)
-    g_max_s: Siemens = Field(gt=0)
-    floor_s: Siemens = Field(default=0.0, ge=0)  # no read finds less
-    ceiling_s: Siemens | None = None  # no read finds more (None: no such limit)
-    zero_time: str = "0 s is the moment after programming"
-    time_range_s: tuple[Seconds, Seconds] = (0.0, float(100 * 365 * 86400))
-    outside_time_range: Literal["refuse", "warn"] = "warn"
-    caveats: tuple[str, ...] = ()
-    not_modelled: tuple[str, ...] = ()
-    programming: ProgrammingSpec | None = None
-    drift: DriftSpec | None = None
-    relaxation: RelaxationSpec | None = None
-    read_noise: ReadNoiseSpec | None = None
-
-    @model_validator(mode="after")
-    def _range_is_a_range(self) -> Self:
-        if not self.floor_s <= self.g_min_s < self.g_max_s:
-            raise ValueError("conductances must satisfy floor_s <= g_min_s < g_max_s")
-        if self.g_max_s > _LARGEST_S:
-            raise ValueError(
-                f"g_max_s is {self.g_max_s:g} siemens, no memristor's: write text such as '50uS'"
-            )
-        if self.ceiling_s is not None and self.ceiling_s < self.g_max_s:
-            raise ValueError("ceiling_s must not lie below g_max_s")
-        with np.errstate(over="ignore"):
-            if not np.float32(self.g_min_s) < np.float32(self.g_max_s) < np.inf:
-                raise ValueError("g_min_s and g_max_s must differ and be finite in float32")
-        if not 0 <= self.time_range_s[0] <= self.time_range_s[1]:
-            raise ValueError("time_range_s must be two times, 0 <= first <= last")
-        return self
-
-    @model_validator(mode="after")
-    def _errors_are_counted_once(self) -> Self:
-        relaxation = self.relaxation
-        if relaxation is None:
-            return self
-        if self.drift is not None:
-            raise ValueError("a card has drift or relaxation, one history of a cell, not both")
-        if relaxation.kind == "total" and self.programming is not None:
-            raise ValueError(
-                "relaxation of kind 'total' holds the programming error: leave programming out"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _curves_hold_over_the_range(self) -> Self:
-        span = (self.g_min_s, self.g_max_s)
-        if (part := self.programming) is not None:
-            scale = self.g_max_s / (part.g_reference_s or self.g_max_s)
-            check_curve("programming.sigma", part.sigma, span, scale=scale, most=self.g_max_s)
-            check_curve("programming.mean", part.mean, span, scale=scale, signed=True)
-        if self.drift is not None:
-            check_curve("drift.nu_mean", self.drift.nu_mean, span, signed=True)
-            check_curve("drift.nu_std", self.drift.nu_std, span)
-        if (relax := self.relaxation) is not None:
-            scale = self.g_max_s / (relax.g_reference_s or self.g_max_s)
-            for k, curve in enumerate(relax.sigma):
-                check_curve(f"relaxation.sigma.{k}", curve, span, scale=scale, most=self.g_max_s)
-            for t in (relax.start_s, max(relax.start_s, self.time_range_s[1])):
-                if relax.std_per_ln_t_s * math.log(t) + relax.std_offset_s < 0:
-                    raise ValueError(f"the standard deviation of relaxation is negative at {t} s")
-        if self.read_noise is not None:
-            check_curve("read_noise.sigma", self.read_noise.sigma, span)
-        return self
 
 
 class DacSpec(Spec):
@@ -207,18 +60,65 @@ class TileSpec(Spec):
     drive: Literal["serial", "parallel"] = "serial"
 
 
+class WriteSpec(Spec):
+    """Closed-loop write-verify: pulse, read, compare, until within tolerance or out of pulses.
+
+    Needs a card with pulses. tolerance_s : half width of the band around the target that a
+    verify read must find. max_pulses : after which the cell is left as it is and counted as
+    failed. verify_reads : reads averaged for a verification. start : conductance of a cell
+    before its first pulse.
+    """
+
+    tolerance_s: PositiveSiemens
+    max_pulses: int = Field(default=100, ge=1, le=65535)
+    verify_reads: int = Field(default=1, ge=1, le=1024)
+    start: Literal["g_min", "g_max"] = "g_min"
+
+
+class FaultSpec(Spec):
+    """Cells and lines that do not work, drawn once per chip, or as a map says.
+
+    stuck_low, stuck_high : shares of cells that stay at g_min or g_max whatever is written.
+    dead_rows, dead_cols : shares of lines without a connection, whose cells carry no current.
+    map : path of an .npz with `tile` and `short_tile`, int8 (tiles, rows, cols) for every kind
+        of tile in use: 0 works, 1 stuck low, 2 stuck high, 3 no connection. It is in force
+        beside the rates.
+    """
+
+    stuck_low: Share = 0.0
+    stuck_high: Share = 0.0
+    dead_rows: Share = 0.0
+    dead_cols: Share = 0.0
+    map: str | None = None
+
+    @model_validator(mode="after")
+    def _a_cell_sticks_once(self) -> Self:
+        if self.stuck_low + self.stuck_high > 1:
+            raise ValueError("stuck_low and stuck_high are shares of the same cells: at most 1")
+        return self
+
+
 class ChipSpec(Spec):
     """A chip: its device, tile kinds, converters, clock, and how weights are put on it.
 
     tile : the kind for matrices. short_tile : the kind for the few-row products of A.
     weight_scale : one scale per column, or one per block, turns weights into conductances.
+    levels : conductances that a cell can be given, evenly over its range; None: any.
+    cells_per_weight : cells in parallel that share a weight's current (for each sign).
+    slices : digits of a weight, each on cells of its own, the currents weighted by powers of
+        `levels` and summed before the ADC.
+    write : closed-loop write-verify; None: one-shot programming by the card's published error.
     step_period_s : duration of one time step of the recurrence, for noise and drift.
-    noise_in_time : how 1/f read noise enters a run: "split" (octaves slower than a step drawn
-        once per sequence, faster ones white), "white" or "frozen" (all of it, as a bound).
+    noise_in_time : how read noise that lasts enters a run: "split" (what is slower than a step
+        drawn once per sequence, what is faster white), "spectrum" (a process in time with the
+        card's spectrum, see spectrum_from_steps), "white" or "frozen" (all of it, as bounds).
+    spectrum_from_steps : in "spectrum", noise with shorter correlation (in steps) is white.
     state_bits : width of the digital registers that hold the states between steps; a model
         quantised to fewer bits of state uses those.
     compensation : "global" divides each matrix' output by the mean gain that a calibration
-        read of its cells finds at that time; "none" leaves drift uncorrected.
+        read of its cells finds at that time; "column" fits a gain, "affine" a gain and an
+        offset to every column from compensation_reads patterns; "none" leaves drift as it is.
+    temperature_k : at which the chip is kept; None: the temperature of the card's data.
     max_tiles : tiles there are of all kinds together; a model that needs more is refused.
     """
 
@@ -230,11 +130,40 @@ class ChipSpec(Spec):
     dac: DacSpec = DacSpec()
     adc: AdcSpec = AdcSpec()
     weight_scale: Literal["column", "block"] = "column"
+    levels: int | None = Field(default=None, ge=2, le=65536)
+    cells_per_weight: int = Field(default=1, ge=1, le=16)
+    slices: int = Field(default=1, ge=1, le=8)
+    write: WriteSpec | None = None
+    faults: FaultSpec | None = None
     step_period_s: Seconds = Field(default=1e-6, gt=0)
-    noise_in_time: Literal["split", "white", "frozen"] = "split"
+    noise_in_time: Literal["split", "spectrum", "white", "frozen"] = "split"
+    spectrum_from_steps: int = Field(default=16, ge=1, le=4096)
     state_bits: Bits = 16
-    compensation: Literal["none", "global"] = "none"
+    compensation: Literal["none", "global", "column", "affine"] = "none"
+    compensation_reads: int = Field(default=100, ge=2, le=100_000)
+    temperature_k: Kelvin | None = None
     max_tiles: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _slices_have_digits(self) -> Self:
+        if self.slices > 1 and self.levels is None:
+            raise ValueError("slices are digits of a weight: say how many levels a cell has")
+        return self
+
+    @model_validator(mode="after")
+    def _pulses_are_known(self) -> Self:
+        if self.write is not None and self.device.pulses is None:
+            raise ValueError(
+                f"write-verify needs the pulse response of '{self.device.name}' "
+                "([device.pulses]); leave [write] out for one-shot programming"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _warmth_was_measured(self) -> Self:
+        if self.temperature_k is not None:
+            check_temperature(self.device, self.temperature_k)
+        return self
 
     @field_validator("schema_version", mode="before")
     @classmethod

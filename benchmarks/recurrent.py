@@ -55,7 +55,7 @@ def _signal(n: int, timing: Timing) -> np.ndarray:
 
 def _normals_per_step(chip: ProgrammedModel) -> int:
     """Return conversions per step where the cells have noise that is new at each, else 0."""
-    from aimc_sim.chip import noise_split
+    from aimc_sim.noise import noise_split
 
     spec = chip.deployment.spec
     if noise_split(spec, chip.time_s).fast == 0:

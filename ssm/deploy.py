@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from aimc_sim.chip import noise_split
 from aimc_sim.errors import InputError, UsageError, nearest
 from aimc_sim.mapping import Layout, Request, place, target_conductances
+from aimc_sim.noise import noise_split
 from aimc_sim.specs import ChipSpec
 from ssm import ranges
 from ssm.forms import StateForm, state_form
@@ -27,7 +27,8 @@ LARGEST = np.finfo(np.float32).max  # the chip runs in float32
 
 @dataclass(frozen=True, eq=False)
 class WeightMap:
-    """How the kernel's weights are read from cells; all (n_weights,)."""
+    """How the kernel's weights are read from cells; exact, product (n_weights,), the others
+    (n_pieces, n_weights): a weight is the sum of its pieces, cells or pairs of cells."""
 
     plus: np.ndarray
     minus: np.ndarray
@@ -291,8 +292,9 @@ def _map_weights(
     columns = [np.concatenate([values[k] for _, values in chunks]) for k in range(4)]
     numbers = np.concatenate([np.full(values[0].size, number) for number, values in chunks])
     weights = WeightMap(
-        columns[0].astype(np.int64), columns[1].astype(np.int64),
-        columns[2].astype(np.float32), columns[3].astype(np.float32), numbers.astype(np.int64),
+        columns[0].astype(np.int64)[None], columns[1].astype(np.int64)[None],
+        columns[2].astype(np.float32)[None], columns[3].astype(np.float32),
+        numbers.astype(np.int64),
     )
     return targets, weights
 

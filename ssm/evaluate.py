@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aimc_sim.chip import check_time
+from aimc_sim.aging import check_time
 from aimc_sim.errors import CapacityError, InputError, UsageError
 from aimc_sim.specs import ChipSpec
 from ssm.deploy import Deployment, deploy
@@ -252,7 +252,7 @@ def _run_chips(
         for k, moment in enumerate(moments):
             # one wait from programming, to the nanosecond, whatever the other times are
             programmed = ProgrammedModel(
-                deployment, seed, n_own, start, fresh.chip.programmed_s
+                deployment, seed, n_own, start, fresh.chip.written
             ).wait(moment)
             unstable[k, own] = programmed.unstable_modes()
             for first in range(0, len(x), samples):

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from aimc_sim.chip import Chip, noise_split
+from aimc_sim.chip import Chip
+from aimc_sim.compensation import global_gain
 from aimc_sim.errors import CapacityError, InputError, UsageError
 from aimc_sim.kernels import threads
+from aimc_sim.noise import noise_split
 from aimc_sim.randomness import Purpose, clock_word
 from ssm.deploy import LARGEST
 from ssm.forms import leapfrog_group_matrix
@@ -22,6 +24,7 @@ from ssm.ranges import buffer_sizes, empty_record
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from aimc_sim.writing import Written
     from ssm.deploy import Deployment
 
 
@@ -72,7 +75,7 @@ class ProgrammedModel:
 
     def __init__(
         self, deployment: Deployment, seed: int = 0, chips: int = 1, first_chip: int = 0,
-        programmed_s: NDArray[np.float32] | None = None,
+        written: Written | None = None,
     ) -> None:
         # a cell: programmed, aged, noise quality, and float64 values on the way there
         check_memory(
@@ -83,7 +86,7 @@ class ProgrammedModel:
         self.deployment = deployment
         self.chip = Chip(
             deployment.spec, deployment.layout, deployment.target_s, seed, chips, first_chip,
-            programmed_s,
+            written,
         )
 
     @property
@@ -127,7 +130,7 @@ class ProgrammedModel:
         logits = np.zeros((self.chips, len(x), d.model.n_classes), np.float32)
         traces = np.zeros((self.chips, len(x), length, 2, n_states), np.float32)
         sequence.run_batch(
-            x, first_sample, self.chip.draws, self._cells(), self.chip.aged(), self._gain(),
+            x, first_sample, self.chip.draws, self._cells(), self.chip.aged(), self._corrections(),
             d.network, d.converters, empty_record(d.network, False), self._source(),
             *buffer_sizes(d.network), logits, traces,
         )
@@ -181,9 +184,9 @@ class ProgrammedModel:
         result = np.zeros(self.chips, np.int64)
         if d.form == "digital":
             return result
-        gains = self._gain()
+        corrections = self._corrections()
         for replica in range(self.chips):
-            w = self._static_weights(replica, gains[replica])
+            w = self._static_weights(replica, corrections[replica].gain)
             for layer in range(d.model.n_layers):
                 result[replica] += _count_unstable(d, w, layer)
         return result
@@ -196,10 +199,11 @@ class ProgrammedModel:
 
     def _start(self, n: int, first_sample: int) -> StreamState:
         d = self.deployment
-        cells, source, g, gain = self._cells(), self._source(), self.chip.aged(), self._gain()
+        cells, source, g = self._cells(), self._source(), self.chip.aged()
+        correction = self._corrections()[0]
         weights = [
             sequence.sequence_weights(
-                0, first_sample + i, self.chip.draws, cells, g[0], gain[0], d.network,
+                0, first_sample + i, self.chip.draws, cells, g[0], correction, d.network,
                 d.converters, source,
             )
             for i in range(n)
@@ -209,12 +213,14 @@ class ProgrammedModel:
             np.zeros(shape, np.float32), np.zeros((n, d.network.n_heads), np.float32), 0, weights
         )
 
-    def _static_weights(self, replica: int, gain: NDArray[np.float64]) -> NDArray[np.float32]:
-        cells = self._cells()._replace(slow=np.float32(0), fast=np.float32(0))
-        g = self.chip.aged()[replica]
-        w = np.empty(cells.plus.size, np.float32)
-        v, out, z = np.empty_like(w), np.empty_like(g), np.empty(1, np.float32)
-        sequence.read_weights(self.chip.draws, cells, cells.quality[replica], g, gain, z, out, w, v)
+    def _static_weights(self, replica: int, gain: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return what the cells stand for now, without read noise: (n_weights,)."""
+        cells = self._cells()._replace(fast=np.float32(0))
+        w = np.empty(cells.exact.size, np.float32)
+        silent = np.zeros_like(cells.noise_s[replica])
+        sequence.read_weights(
+            cells, silent, silent, self.chip.aged()[replica], gain, w, np.empty_like(w)
+        )
         return w
 
     def _checked(self, x: NDArray[np.floating]) -> NDArray[np.float32]:
@@ -234,10 +240,9 @@ class ProgrammedModel:
         split = noise_split(chip.spec, chip.time_s)
         floor, ceiling = chip.limits_s
         return sequence.Cells(
-            chip.quality, np.float32(split.slow),
-            np.float32(split.fast), split.relative, floor, ceiling,
+            *chip.noise_s(), np.float32(split.slow), np.float32(split.fast), floor, ceiling,
             np.float32(chip.spec.device.g_min_s), weights.plus, weights.minus, weights.scale,
-            weights.exact, weights.product,
+            weights.exact,
         )
 
     def _source(self) -> sequence.Address:
@@ -247,15 +252,16 @@ class ProgrammedModel:
             int(Purpose.READ_SLOW), int(Purpose.READ),
         )
 
-    def _gain(self) -> NDArray[np.float64]:
+    def _corrections(self) -> list[sequence.Correction]:
+        """Return what the digital side does about drift now, one for each chip."""
         d = self.deployment
         gain = np.ones((self.chips, d.network.analog.size))
-        if d.spec.compensation == "none":
-            return gain
-        found = self.chip.gain([cells for cells, _ in d.compensated])
-        for k, (_, products) in enumerate(d.compensated):
-            gain[:, list(products)] = found[:, k : k + 1]
-        return gain
+        if d.spec.compensation == "global":
+            found = global_gain(self.chip, [cells for cells, _ in d.compensated])
+            for k, (_, products) in enumerate(d.compensated):
+                gain[:, list(products)] = found[:, k : k + 1]
+        per_weight = gain[:, d.weights.product].astype(np.float32)
+        return [sequence.Correction(own, np.zeros(0, np.float32)) for own in per_weight]
 
     def _counts(self, n: int, n_steps: int) -> dict[str, int]:
         events = self.deployment.conversions()

@@ -132,7 +132,7 @@ def record(network: Network, w: np.ndarray, signal: np.ndarray, n_classes: int) 
     with one_thread():
         sequence.run_batch(
             signal, 0, draws, cells, np.zeros((1, 1), np.float32),
-            np.ones((1, network.analog.size)), every, ideal_converters(network), seen, source,
+            [sequence.no_correction(w)], every, ideal_converters(network), seen, source,
             *buffer_sizes(network), logits, traces,
         )
     return seen

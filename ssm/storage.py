@@ -14,6 +14,7 @@ import numpy as np
 
 from aimc_sim.errors import InputError, UsageError
 from aimc_sim.specs import ChipSpec
+from aimc_sim.writing import Written
 from ssm import checkpoint
 from ssm.deploy import deploy
 
@@ -40,7 +41,8 @@ def save_chip(programmed: ProgrammedModel, path: str | Path) -> None:
     meta = {
         "schema": SCHEMA, "chip": d.spec.to_toml(), "form": d.form, "decay": d.decay,
         "digital": list(d.digital), "calibration": d.calibration, "seed": chip.seed,
-        "first_chip": chip.first_replica, "clock_ns": chip.clock_ns, "sha256": d.model.sha256,
+        "first_chip": chip.first_replica, "clock_ns": chip.clock_ns, "age_ns": chip.age_ns,
+        "sha256": d.model.sha256,
     }
     buffer = io.BytesIO()
     np.savez_compressed(
@@ -89,9 +91,10 @@ def load_chip(path: str | Path) -> ProgrammedModel:
             f"{deployment.layout.n_cells} cells", "program the model again",
         )
     programmed = ProgrammedModel(
-        deployment, facts["seed"], len(programmed_s), facts["first_chip"], programmed_s
+        deployment, facts["seed"], len(programmed_s), facts["first_chip"], Written(programmed_s)
     )
     programmed.chip.clock_ns = facts["clock_ns"]
+    programmed.chip.age_ns = facts.get("age_ns", facts["clock_ns"])
     return programmed
 
 

@@ -22,8 +22,8 @@ from aimc_sim.cli.options import (
 from aimc_sim.cli.outputs import Outputs, as_text
 
 if TYPE_CHECKING:
+    from aimc_sim.cards import DeviceSpec
     from aimc_sim.devices import Prediction
-    from aimc_sim.specs import DeviceSpec
 
 
 def device(

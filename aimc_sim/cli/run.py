@@ -171,7 +171,7 @@ def check_engine(engine: str) -> None:
 
 def check_run(spec: Any, times_s: tuple[float, ...], seed: int, threads: int | None) -> None:
     """Refuse, before anything is read, times, a seed or threads that cannot be."""
-    from aimc_sim.chip import check_time
+    from aimc_sim.aging import check_time
     from aimc_sim.randomness import seed_words
 
     seed_words(seed)

@@ -76,6 +76,16 @@ def fill_cell_normals(draws, seed0, seed1, purpose, replica, c2, c3, out):
         begin = end
 
 
+def cell_normals(draws, seeds, purpose, replica, sequence=0, moment=0):
+    """Return the normals of all random blocks, (4 n_blocks,) float32; cells are at draws.index."""
+    out = np.empty(4 * draws.counter.size, np.float32)
+    fill_cell_normals(
+        draws, seeds[0], seeds[1], int(purpose), replica, np.uint64(sequence), np.uint64(moment),
+        out,
+    )
+    return out
+
+
 @kernel()
 def program_cells(normals, index, target, sigma, out):
     """One-shot programming: out = max(0, target + sigma xi), all (n_cells,) float32 [S]."""
@@ -94,26 +104,20 @@ def drift_cells(normals, index, nu_mean, nu_std, log_ratio, g):
 
 @kernel()
 def relax_cells(normals, index, mean, std, g):
-    """Relaxation in place: g += mean + std xi, std (n_cells,) float32, mean a number [S]."""
+    """Relaxation in place: g += mean + std xi, all (n_cells,) float32 [S]."""
     for i in range(g.size):
-        g[i] += mean + std[i] * normals[index[i]]
+        g[i] += mean[i] + std[i] * normals[index[i]]
 
 
 @kernel()
-def add_slow_noise(normals, index, quality, factor, relative, floor, ceiling, g, out):
-    """Slow read noise, frozen while it lasts: out = clip(g + sigma xi), (n_cells,) float32.
-
-    sigma = quality * factor, times g where `relative`.
-    """
+def add_slow_noise(normals, index, sigma, factor, g, out):
+    """Slow read noise, frozen while it lasts: out = g + factor sigma xi, (n_cells,) float32."""
     for i in range(g.size):
-        sigma = quality[i] * factor
-        if relative:
-            sigma *= g[i]
-        out[i] = min(max(g[i] + sigma * normals[index[i]], floor), ceiling)
+        out[i] = g[i] + factor * sigma[i] * normals[index[i]]
 
 
 @kernel()
-def clip_cells(floor, ceiling, g, out):
-    """A read without slow noise: out = clip(g), (n_cells,) float32."""
+def clip_cells(floor, ceiling, g):
+    """What a read finds, in place: g = clip(g), (n_cells,) float32."""
     for i in range(g.size):
-        out[i] = min(max(g[i], floor), ceiling)
+        g[i] = min(max(g[i], floor), ceiling)

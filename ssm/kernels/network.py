@@ -72,6 +72,7 @@ class Weights(NamedTuple):
     spread: np.ndarray  # (n_weights,) its square root
     noisy: np.ndarray  # (n_products,) bool
     keys: np.ndarray  # (n_products, 2) uint64
+    offset: np.ndarray  # (n_outputs,) to subtract from every converted output, or (0,): none
 
 
 class Record(NamedTuple):
@@ -116,6 +117,7 @@ class Tiles(NamedTuple):
     spread: np.ndarray
     noisy: np.ndarray
     keys: np.ndarray
+    offset: np.ndarray
     dac_limit: np.float32  # Converters
     state_step: np.ndarray
     state_inverse: np.ndarray

@@ -90,6 +90,9 @@ def finish(product, at, n, noisy, z_first, tiles):
         )
     if tiles.adc_limit > _ZERO:
         convert(n, tiles.adc_step, tiles.adc_inverse, first, tiles.adc_limit, tiles.y)
+    if tiles.offset.size > 0:
+        for k in range(n):
+            tiles.y[k] -= tiles.offset[first + k]
 
 
 @kernel(paste=True)

@@ -9,7 +9,7 @@ import numba
 import numpy as np
 
 from aimc_sim.kernels._jit import kernel
-from aimc_sim.kernels.cells import Draws, add_slow_noise, clip_cells, fill_cell_normals
+from aimc_sim.kernels.cells import Draws, add_slow_noise, fill_cell_normals
 from aimc_sim.kernels.mvm import read_streams
 from ssm.kernels import activation, state
 from ssm.kernels.network import (
@@ -31,32 +31,46 @@ _NO_TRACE = np.zeros((0, 2, 0), np.float32)
 
 
 class Cells(NamedTuple):
-    """The chip's cells and how weights are read from them."""
+    """The chip's cells and how weights are read from them.
 
-    quality: np.ndarray  # (n_replicas, n_cells) float32 read noise of a cell
+    A weight is the sum of n_pieces cells or pairs of cells.
+    """
+
+    noise_s: np.ndarray  # (n_replicas, n_cells) float32 read noise before its factor of time
+    white_s: np.ndarray  # (n_replicas, n_cells) float32 further noise, new at each read
     slow: np.float32  # factor of the noise that lasts for a sequence
     fast: np.float32  # factor of the noise that is new at each read
-    relative: bool
     floor_s: np.float32
     ceiling_s: np.float32
     g_min_s: np.float32
-    plus: np.ndarray  # (n_weights,) int64 cell of a weight, -1: digital
-    minus: np.ndarray  # (n_weights,) int64, -1: single cell against g_min
-    scale: np.ndarray  # (n_weights,) float32 weight of one siemens
+    plus: np.ndarray  # (n_pieces, n_weights) int64 cell of a weight, -1: digital
+    minus: np.ndarray  # (n_pieces, n_weights) int64, -1: single cell against g_min
+    scale: np.ndarray  # (n_pieces, n_weights) float32 weight of one siemens
     exact: np.ndarray  # (n_weights,) float32 the weight itself, where it is digital
-    product: np.ndarray  # (n_weights,) int64 product that a weight belongs to
+
+
+class Correction(NamedTuple):
+    """What the digital side does about drift, of one replica."""
+
+    gain: np.ndarray  # (n_weights,) float32 gain of the column that a weight lies in
+    offset: np.ndarray  # (n_outputs,) float32 offset of every converted output, or (0,): none
 
 
 def no_cells(w):
     """Return cells, draws and source of a run with exact weights w (n_weights,) and no cells."""
-    none = np.full(w.size, -1)
+    none = np.full((1, w.size), -1)
     cells = Cells(
-        np.zeros((1, 1), np.float32), _ZERO, _ZERO, True, _ZERO, _ZERO, _ZERO, none, none,
-        np.zeros(w.size, np.float32), w, np.zeros(w.size, np.int64),
+        np.zeros((1, 1), np.float32), np.zeros((1, 1), np.float32), _ZERO, _ZERO, _ZERO, _ZERO,
+        _ZERO, none, none, np.zeros((1, w.size), np.float32), w,
     )
     draws = Draws(np.zeros(0, np.int32), np.zeros(0, np.uint64), np.zeros(1, np.int32))
     zero = np.uint64(0)
     return cells, draws, Address(zero, zero, 0, zero, 0, 0)
+
+
+def no_correction(w):
+    """Return the correction that leaves weights w (n_weights,) and outputs as they are."""
+    return Correction(np.ones(w.size, np.float32), np.zeros(0, np.float32))
 
 
 class Address(NamedTuple):
@@ -70,39 +84,41 @@ class Address(NamedTuple):
     read_purpose: int
 
 
-@kernel()
-def read_weights(draws, cells, quality, g, gain, z, out, w, v):
-    """Fill w, v (n_weights,) with what one sequence finds in cells g (n_cells,) float32 [S].
+@kernel(inline=True)
+def read_cell(cell, base, noise_s, white_s, fast, floor, ceiling):
+    """Return mean and variance of one read of a cell, base (n_cells,) its slow value [S]."""
+    sigma = noise_s[cell] * fast
+    variance = sigma * sigma + white_s[cell] * white_s[cell]
+    return min(max(base[cell], floor), ceiling), variance
 
-    z : block normals of the slow noise; out (n_cells,) scratch; gain (n_products,) of drift.
+
+@kernel()
+def read_weights(cells, noise_s, white_s, base, gain, w, v):
+    """Fill w, v (n_weights,) with what one sequence finds: mean and variance of a read.
+
+    base : (n_cells,) float32 [S], slow noise included, not clipped. gain : (n_weights,).
     """
-    if cells.slow > _ZERO:
-        add_slow_noise(
-            z, draws.index, quality, cells.slow, cells.relative,
-            cells.floor_s, cells.ceiling_s, g, out,
-        )
-    else:
-        clip_cells(cells.floor_s, cells.ceiling_s, g, out)
+    n_pieces = cells.plus.shape[0]
+    floor, ceiling, fast = cells.floor_s, cells.ceiling_s, cells.fast
     for k in range(w.size):
-        plus, minus = cells.plus[k], cells.minus[k]
-        if plus < 0:
+        if cells.plus[0, k] < 0:
             w[k] = cells.exact[k]
             v[k] = _ZERO
             continue
-        scale = cells.scale[k] / gain[cells.product[k]]
-        sigma = quality[plus] * cells.fast
-        if cells.relative:
-            sigma *= max(g[plus], cells.floor_s)
-        variance = sigma * sigma
-        if minus < 0:
-            w[k] = (out[plus] - cells.g_min_s) * scale
-        else:
-            w[k] = (out[plus] - out[minus]) * scale
-            sigma = quality[minus] * cells.fast
-            if cells.relative:
-                sigma *= max(g[minus], cells.floor_s)
-            variance += sigma * sigma
-        v[k] = variance * scale * scale
+        total, spread = _ZERO, _ZERO
+        for piece in range(n_pieces):
+            plus, minus = cells.plus[piece, k], cells.minus[piece, k]
+            scale = cells.scale[piece, k] / gain[k]
+            g, variance = read_cell(plus, base, noise_s, white_s, fast, floor, ceiling)
+            if minus < 0:
+                total += (g - cells.g_min_s) * scale
+            else:
+                other, more = read_cell(minus, base, noise_s, white_s, fast, floor, ceiling)
+                total += (g - other) * scale
+                variance += more
+            spread += variance * scale * scale
+        w[k] = total
+        v[k] = spread
 
 
 @kernel(allocates=True, paste=True)
@@ -131,7 +147,7 @@ def gather_tiles(network, weights, converters, record, work):
     """Return the Tiles of a running sequence."""
     return Tiles(
         network.weight_first, network.part_rows, network.analog, weights.w, weights.v,
-        weights.spread, weights.noisy, weights.keys, converters.dac_limit,
+        weights.spread, weights.noisy, weights.keys, weights.offset, converters.dac_limit,
         converters.state_step, converters.state_inverse, converters.adc_limit,
         converters.adc_noise, converters.adc_first, converters.adc_step, converters.adc_inverse,
         record.on, record.states, record.outputs, work.y, work.s, work.total, work.z,
@@ -268,20 +284,27 @@ def make_work(network, n_classes, n_work, n_z):
 
 
 @kernel(allocates=True)
-def sequence_weights(replica, sample, draws, cells, g, gain, network, converters, source):
-    """Return the Weights of one sequence on one replica: slow noise drawn, variances made."""
-    n_blocks = draws.counter.size
-    z = np.empty(4 * n_blocks if cells.slow > _ZERO else 1, np.float32)
+def sequence_weights(replica, sample, draws, cells, g, correction, network, converters, source):
+    """Return the Weights of one sequence on one replica: slow noise drawn, variances made.
+
+    g : (n_cells,) float32 [S] before read noise.
+    """
     number = source.first_replica + replica
+    base = g
     if cells.slow > _ZERO:
+        z = np.empty(4 * draws.counter.size, np.float32)
         fill_cell_normals(
             draws, source.seed0, source.seed1, source.slow_purpose,
             number, np.uint64(sample), source.moment, z,
         )
-    w = np.empty(cells.plus.size, np.float32)
-    v = np.empty(cells.plus.size, np.float32)
-    out = np.empty(g.size, np.float32)
-    read_weights(draws, cells, cells.quality[replica], g, gain, z, out, w, v)
+        base = np.empty(g.size, np.float32)
+        add_slow_noise(z, draws.index, cells.noise_s[replica], cells.slow, g, base)
+    n_weights = cells.exact.size
+    w = np.empty(n_weights, np.float32)
+    v = np.empty(n_weights, np.float32)
+    read_weights(
+        cells, cells.noise_s[replica], cells.white_s[replica], base, correction.gain, w, v
+    )
     noisy = find_noisy(network, cells, v, converters)
     places = np.empty(network.analog.size, np.int64)
     for product in range(places.size):
@@ -290,16 +313,16 @@ def sequence_weights(replica, sample, draws, cells, g, gain, network, converters
     spread = np.empty(w.size, np.float32)
     for k in range(w.size):
         spread[k] = np.sqrt(v[k])
-    return Weights(w, v, spread, noisy, keys)
+    return Weights(w, v, spread, noisy, keys, correction.offset)
 
 
 def run_batch(
-    x, first_sample, draws, cells, g, gain, network, converters, record, source, n_work, n_z,
-    logits, traces,
+    x, first_sample, draws, cells, g, corrections, network, converters, record, source, n_work,
+    n_z, logits, traces,
 ):
     """All sequences on all replicas: logits (replica, n, n_classes) are filled.
 
-    x (n, time, n_in) float32; g (replica, n_cells); gain (replica, n_products); traces
+    x (n, time, n_in) float32; g (replica, n_cells); corrections: one a replica; traces
     (replica, n, time or 0, 2, K). The threads share the axis replica x sequence; they are
     Python's, since the kernels hold no lock and a parallel loop of numba would compile all that
     it calls three times more. A sequence costs some 40 us outside the kernels.
@@ -312,8 +335,8 @@ def run_batch(
             replica, i = divmod(job, n_samples)
             sample = first_sample + i
             weights = sequence_weights(
-                replica, sample, draws, cells, g[replica], gain[replica], network, converters,
-                source,
+                replica, sample, draws, cells, g[replica], corrections[replica], network,
+                converters, source,
             )
             states = np.zeros(2 * network.sign.size, np.float32)
             pooled = np.zeros(network.n_heads, np.float32)

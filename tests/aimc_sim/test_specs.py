@@ -9,8 +9,9 @@ import pytest
 from pydantic import ValidationError
 
 import aimc_sim as aimc
+from aimc_sim.curves import Curve
 from aimc_sim.errors import InputError, UsageError
-from aimc_sim.specs import AdcSpec, ChipSpec, Curve, load_chip, presets
+from aimc_sim.specs import AdcSpec, ChipSpec, load_chip, presets
 
 PUBLISHED = {"ideal", "pcm-nandakumar2019", "reram-wan2022", "cmo-hfox"}
 MINIMAL = '[device]\nname = "mine"\ng_min_s = "1uS"\ng_max_s = "20uS"\n'

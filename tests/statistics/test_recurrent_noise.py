@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 import ssm
-from aimc_sim.chip import noise_split
-from aimc_sim.specs import ChipSpec, ReadNoiseSpec
+from aimc_sim.cards import ReadNoiseSpec
+from aimc_sim.noise import noise_split
+from aimc_sim.specs import ChipSpec
 from ssm.model import Layer, Model
 
 pytestmark = pytest.mark.compiled
