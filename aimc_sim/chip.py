@@ -12,6 +12,7 @@ import numpy as np
 
 from aimc_sim.aging import acceleration, check_time, relaxation_mean, relaxation_sigma
 from aimc_sim.cards import check_temperature
+from aimc_sim.curves import flatten
 from aimc_sim.errors import UsageError
 from aimc_sim.kernels.cells import (
     add_slow_noise,
@@ -20,6 +21,7 @@ from aimc_sim.kernels.cells import (
     drift_cells,
     relax_cells,
 )
+from aimc_sim.kernels.curves import curve_values
 from aimc_sim.mapping import Layout
 from aimc_sim.noise import noise_split
 from aimc_sim.randomness import Purpose, clock_word, seed_words
@@ -132,17 +134,18 @@ class Chip:
         """Return the conductances `seconds` after programming: drift or relaxation."""
         device = self.spec.device
         g = self.programmed_s.copy()
-        target = self.target_s.astype(float)
         if device.drift is not None and seconds > 0:
             log_ratio = np.float32(math.log1p(seconds / device.drift.t0_s))
-            nu_mean = device.drift.nu_mean.evaluate(target, device.g_max_s).astype(np.float32)
-            nu_std = device.drift.nu_std.evaluate(target, device.g_max_s).astype(np.float32)
+            curves = (device.drift.nu_mean, device.drift.nu_std)
+            nu_mean, nu_std = curve_values(flatten(curves, device.g_max_s), self.target_s)
+            work = np.empty(256, np.float32)
             for replica in range(self.n_replicas):
                 normals = self.normals(Purpose.DRIFT, replica)
-                drift_cells(normals, self.draws.index, nu_mean, nu_std, log_ratio, g[replica])
+                index = self.draws.index
+                drift_cells(normals, index, nu_mean, nu_std, log_ratio, work, g[replica])
         if device.relaxation is not None:
-            sigma = relaxation_sigma(device, target, seconds).astype(np.float32)
-            shift = relaxation_mean(device, target, seconds).astype(np.float32)
+            sigma = relaxation_sigma(device, self.target_s, seconds)
+            shift = relaxation_mean(device, self.target_s, seconds)
             if sigma.any() or shift.any():
                 for replica in range(self.n_replicas):
                     normals = self.normals(Purpose.RELAX, replica)
