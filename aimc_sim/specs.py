@@ -157,6 +157,12 @@ class ChipSpec(Spec):
                 f"write-verify needs the pulse response of '{self.device.name}' "
                 "([device.pulses]); leave [write] out for one-shot programming"
             )
+        relaxation = self.device.relaxation
+        if self.write is not None and relaxation is not None and relaxation.kind == "total":
+            raise ValueError(
+                f"relaxation of '{self.device.name}' is of kind 'total' and holds the error of "
+                "its own writing: with [write] it would count twice"
+            )
         return self
 
     @model_validator(mode="after")
