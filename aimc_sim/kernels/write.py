@@ -15,10 +15,15 @@ from aimc_sim.kernels._jit import kernel
 from aimc_sim.kernels.cells import fill_blocks, stream_key
 from aimc_sim.kernels.curves import BLOCK, evaluate_curves
 
-_GROUP = BLOCK // 4  # random blocks of a group: its cells are one block of curves
+_GROUP = 256  # random blocks of a group, of up to four cells each
+_CELLS = 4 * _GROUP
 
 _0 = np.uint64(0)
 _1 = np.uint64(1)
+_2 = np.uint64(2)
+_3 = np.uint64(3)
+# blocks drawn at a time: one by one, the rest of a vector would cost more than the vector
+_VECTOR = np.uint64(16)
 _ZERO = np.float32(0.0)
 _ONE = np.float32(1.0)
 
@@ -48,17 +53,23 @@ class Loop(NamedTuple):
 
 
 @kernel(inline=True)
-def _take_blocks(block, lane, slot, n, counter, first_block, used):
-    """Number the random blocks that n cells need: fills used (n_used,) and slot; returns n_used."""
+def _take_blocks(key, slot, n, counter, first_block, used):
+    """Number the random blocks that n cells need, without a branch; returns how many to draw.
+
+    key : 4 block + lane of a cell. Fills slot (n,) and used, up to whole vectors.
+    """
     n_used = _0
-    last = np.uint64(0xFFFFFFFF)
+    last = ~_0
     for i in range(_0, n):
-        if block[i] != last:
-            last = block[i]
-            used[n_used] = counter[first_block + last]
-            n_used += _1
-        slot[i] = lane[i] * np.uint64(_GROUP) + n_used - _1
-    return n_used
+        block = key[i] >> _2
+        n_used += np.uint64(block != last)
+        last = block
+        used[n_used - _1] = counter[first_block + block]
+        slot[i] = (key[i] & _3) * np.uint64(_GROUP) + n_used - _1
+    whole = (n_used + _VECTOR - _1) & ~(_VECTOR - _1)
+    for i in range(n_used, whole):
+        used[i] = _0
+    return whole
 
 
 @kernel()
@@ -86,13 +97,11 @@ def write_cells(draws, first, order, seed0, seed1, replica, loop, target, g, pul
     counter = draws.counter
     n_blocks = np.uint64(counter.size)
     used = np.empty(_GROUP, np.uint64)
-    normals = np.empty(BLOCK, np.float32)
-    cell = np.empty(BLOCK, np.uint64)
-    block, lane, slot = np.empty(BLOCK, np.uint64), np.empty(BLOCK, np.uint64), np.empty(BLOCK, np.uint64)
-    now, aim, miss = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
-    set_factor, reset_factor = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
-    spent = np.empty(BLOCK, np.float64)
-    curves, xi = np.empty((4, BLOCK), np.float32), np.empty(BLOCK, np.float32)
+    normals, xi = np.empty(_CELLS, np.float32), np.empty(_CELLS, np.float32)
+    cell, key, slot = np.empty(_CELLS, np.uint64), np.empty(_CELLS, np.uint64), np.empty(_CELLS, np.uint64)
+    now, aim, miss = np.empty(_CELLS, np.float32), np.empty(_CELLS, np.float32), np.empty(_CELLS, np.float32)
+    set_factor, reset_factor = np.empty(_CELLS, np.float32), np.empty(_CELLS, np.float32)
+    curves, spent = np.empty((4, _CELLS), np.float32), np.empty(_CELLS, np.float64)
     v, log, value = np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK)
     most = np.uint64(loop.most)
     noisy = loop.lasting > _ZERO or loop.white > _ZERO
@@ -108,14 +117,13 @@ def write_cells(draws, first, order, seed0, seed1, replica, loop, target, g, pul
         for b in range(begin, end):
             for j in range(first[b], first[b + _1]):
                 cell[n] = np.uint64(order[j])
-                block[n] = b - begin
-                lane[n] = np.uint64(draws.index[cell[n]]) // n_blocks
+                key[n] = ((b - begin) << _2) + np.uint64(draws.index[cell[n]]) // n_blocks
                 aim[n] = target[cell[n]]
                 now[n] = loop.start
                 spent[n] = 0.0
                 set_factor[n] = reset_factor[n] = _ONE
                 n += _1
-        n_used = _take_blocks(block, lane, slot, n, counter, begin, used)
+        n_used = _take_blocks(key, slot, n, counter, begin, used)
         if loop.spread > _ZERO:
             k0, k1 = stream_key(seed0, seed1, loop.pulse_cell, replica, tile)
             fill_blocks(used, _0, n_used, _0, _0, k0, k1, np.uint64(_GROUP), normals)
@@ -150,12 +158,12 @@ def write_cells(draws, first, order, seed0, seed1, replica, loop, target, g, pul
                     failed[cell[i]] = not near
                     energy[cell[i]] = spent[i]
                 else:  # what is left moves together
-                    cell[left], block[left], lane[left] = cell[i], block[i], lane[i]
+                    cell[left], key[left] = cell[i], key[i]
                     now[left], aim[left], miss[left], spent[left] = now[i], aim[i], miss[i], spent[i]
                     set_factor[left], reset_factor[left] = set_factor[i], reset_factor[i]
                     left += _1
             n = left
-            n_used = _take_blocks(block, lane, slot, n, counter, begin, used)
+            n_used = _take_blocks(key, slot, n, counter, begin, used)
             fill_blocks(used, _0, n_used, pulse, _0, w0, w1, np.uint64(_GROUP), normals)
             evaluate_curves(loop.pulses, now, n, v, log, value, curves)
             for i in range(_0, n):
