@@ -77,7 +77,7 @@ def _opened(thing: Any) -> tuple[DeviceSpec | ChipSpec, bool]:
         inner = next((part for part in held if part is not None), None)
         if inner is None:
             raise UsageError(
-                f"cite what a {type(thing).__name__} used", "it has no device, chip or deployment",
+                f"cite the sources of a thing of type {type(thing).__name__}", "it has no device, chip or deployment",
                 "give a spec, a matrix, a deployment, a programmed model, a run or an evaluation",
             )
     return inner, network
