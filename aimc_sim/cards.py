@@ -284,5 +284,5 @@ def check_targets(device: DeviceSpec, target_s: np.ndarray) -> None:
     asked = f"program '{device.name}' to {1e6 * worst:.6g} uS"
     found = f"its data cover {1e6 * low:.6g} to {1e6 * high:.6g} uS"
     if device.outside_g_range == "refuse":
-        raise UsageError(asked, found, "keep g_min_s and g_max_s in that range, or take another card")
+        raise UsageError(asked, found, "keep g_min_s and g_max_s in it, or take another card")
     warnings.warn(f"{asked}: {found}; the formula is extrapolated", stacklevel=3)

@@ -19,7 +19,9 @@ _QS4D = (
 )
 _COMPENSATIONS = {
     # one factor for all outputs from a calibration read
-    "global": "V. Joshi et al., Nature Communications 11, 2473 (2020), doi:10.1038/s41467-020-16108-9",
+    "global": (
+        "V. Joshi et al., Nature Communications 11, 2473 (2020), doi:10.1038/s41467-020-16108-9"
+    ),
     # a line for every column, from calibration patterns
     "affine": "M. Hu et al., Advanced Materials 30, 1705914 (2018), doi:10.1002/adma.201705914",
 }
@@ -77,7 +79,8 @@ def _opened(thing: Any) -> tuple[DeviceSpec | ChipSpec, bool]:
         inner = next((part for part in held if part is not None), None)
         if inner is None:
             raise UsageError(
-                f"cite the sources of a thing of type {type(thing).__name__}", "it has no device, chip or deployment",
+                f"cite the sources of a thing of type {type(thing).__name__}",
+                "it has no device, chip or deployment",
                 "give a spec, a matrix, a deployment, a programmed model, a run or an evaluation",
             )
     return inner, network

@@ -103,27 +103,27 @@ def card_curves(
     g = np.asarray(targets_s, float)
     columns: dict[str, np.ndarray | None] = {"target_s": g}
 
-    def put(name: str, curve: Curve | None, factor: float = 1.0) -> None:
-        value = None if curve is None else curve.evaluate(g, device.g_max_s) * factor
-        columns[name] = value
+    def put(name: str, part: Any, field: str, factor: float = 1.0) -> None:
+        curve: Curve | None = None if part is None else getattr(part, field)
+        columns[name] = None if curve is None else curve.evaluate(g, device.g_max_s) * factor
 
-    def put_noise(name: str, curve: Curve | None, relative: bool) -> None:
-        put(f"{name}_q", curve if relative else None)
-        put(f"{name}_s", None if relative else curve)
+    def put_noise(name: str, part: Any, field: str) -> None:
+        relative = part is not None and part.relative
+        put(f"{name}_q", part if relative else None, field)
+        put(f"{name}_s", None if relative else part, field)
 
-    part = device.programming
-    factor = device.g_max_s / ((part and part.g_reference_s) or device.g_max_s)
-    put("programming_mean_s", part and part.mean, factor)
-    put("programming_sigma_s", part and part.sigma, factor)
-    put("nu_mean", device.drift and device.drift.nu_mean)
-    put("nu_std", device.drift and device.drift.nu_std)
-    noise = device.read_noise
-    put_noise("read", noise and noise.sigma, noise is not None and noise.relative)
-    put_noise("white", noise and noise.white, noise is not None and noise.relative)
+    written = device.programming
+    reference = None if written is None else written.g_reference_s
+    for name in ("mean", "sigma"):
+        scale = device.g_max_s / (reference or device.g_max_s)
+        put(f"programming_{name}_s", written, name, scale)
+    put("nu_mean", device.drift, "nu_mean")
+    put("nu_std", device.drift, "nu_std")
+    put_noise("read", device.read_noise, "sigma")
+    put_noise("white", device.read_noise, "white")
     for name in ("set_mean", "set_sigma", "reset_mean", "reset_sigma"):
-        put(f"{name}_s", device.pulses and getattr(device.pulses, name))
-    jump = device.telegraph
-    put_noise("telegraph", jump and jump.amplitude, jump is not None and jump.relative)
+        put(f"{name}_s", device.pulses, name)
+    put_noise("telegraph", device.telegraph, "amplitude")
     moved = [
         (float(at), relaxation_mean(device, g, at), relaxation_sigma(device, g, at))
         for at in times_s

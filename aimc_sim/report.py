@@ -132,9 +132,9 @@ def _curves_table(curves: Sequence[Record]) -> list[Table]:
     put_pair("drift nu", "nu_mean", "nu_std", 1.0, ".4f")
     for k, moment in enumerate(curves[0]["relaxation"] or ()):
         rows = [row["relaxation"][k] for row in curves]
-        texts = [f"{1e6 * row['sigma_s']:.3f}" for row in rows]
-        if any(row["mean_s"] for row in rows):
-            texts = [f"{1e6 * row['mean_s']:+.3f} +- {text}" for row, text in zip(rows, texts, strict=True)]
+        moves = any(row["mean_s"] for row in rows)
+        shifts = [f"{1e6 * row['mean_s']:+.3f} +- " if moves else "" for row in rows]
+        texts = [f"{s}{1e6 * row['sigma_s']:.3f}" for s, row in zip(shifts, rows, strict=True)]
         if any(row["mean_s"] or row["sigma_s"] for row in rows):
             shown.append((f"relaxation {format_time(moment['at_s'])}, uS", texts))
     for name, title in (("read", "read noise"), ("white", "white noise")):

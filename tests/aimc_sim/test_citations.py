@@ -55,8 +55,9 @@ def test_a_matrix_gives_what_its_chip_used():
 
 @pytest.mark.compiled
 def test_a_network_adds_its_method_and_so_does_all_that_came_of_it():
-    import ssm
     from small_models import random_model
+
+    import ssm
     from ssm.evaluate import evaluate
 
     x = np.random.default_rng(1).random((2, 6, 1)).astype(np.float32)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -67,6 +69,23 @@ def test_table_shows_the_formulas_of_a_card_and_what_was_measured(cli):
     assert "targets measured: 9 to 88.2 uS; others are extrapolated, with a warning" in lines
     assert "times measured: 0 s to 1 y" in lines
     assert "to cite: D. F. Falcone et al., arXiv:2502.04524 (2025)" in lines
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "devices.md"
+SHOWN = re.findall(r"^```text\n\$ aimc-sim (.*?)\n(.*?)\n```", PAGE.read_text("utf-8"), re.M | re.S)
+
+
+@pytest.mark.parametrize(("command", "table"), SHOWN, ids=[command for command, _ in SHOWN])
+def test_the_page_of_devices_shows_what_its_commands_print(cli, command, table):
+    printed = cli(*command.split()).stdout.splitlines()
+    shown = table.splitlines()
+    assert [line.rstrip() for line in printed[-len(shown) :]] == shown
+
+
+def test_the_page_of_devices_has_a_section_for_every_card():
+    sections = re.findall(r"^## (\S+)$", PAGE.read_text("utf-8"), re.M)
+    assert sorted([*sections, "ideal"]) == presets()
+    assert [command.split()[1] for command, _ in SHOWN] == sections
 
 
 def test_table_of_a_card_without_formulas_has_none(cli):

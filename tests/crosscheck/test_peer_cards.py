@@ -1,9 +1,9 @@
 """Published cards against an independent implementation, 200,000 cells a row.
 
 The peer is aihwkit 1.2.0, every noise model of it at the settings that its sources intend
-(test_peer_defects.py has the others). Its "drifted+read" rows hold all read noise gathered up to the time of
-the read, so ours is taken with noise_in_time = "frozen". Its Wan model has no read noise. Two
-samples are compared: both sampling errors count.
+(test_peer_defects.py has the others). Its "drifted+read" rows hold all read noise gathered up to
+the time of the read, so ours is taken with noise_in_time = "frozen". Its Wan model has no read
+noise. Two samples are compared: both sampling errors count.
 """
 
 from __future__ import annotations
@@ -124,7 +124,8 @@ def complaints(g_us, row):
 
     A standard deviation must also agree within 2 %. A quantile at share q has the standard error
     sqrt(2 q (1 - q)/N)/pdf. The density is that of our sample over the interval itself: the
-    peer's quantile must lie between our quantiles at q -+ 4.5 sqrt(2 q (1 - q)/N), which holds at the atoms of clipped cells too.
+    peer's quantile must lie between our quantiles at q -+ 4.5 sqrt(2 q (1 - q)/N), which holds at
+    the atoms of clipped cells too.
     """
     peer = {key: float(row[key]) for key in ("mean", "std", *QUANTILES)}
     where = f"{row['stage']} at {row['t_inference_s'] or '-'} s: "

@@ -76,7 +76,7 @@ def test_the_two_percent_of_cmo_are_two_percent(shared, target_us):
 @pytest.mark.compiled
 def test_the_reset_cell_of_a_pair_keeps_its_own_error_and_noise():
     # the peer folds the pair into a weight and splits it again: one cell is then exactly zero
-    spec = ChipSpec.preset("pcm-nandakumar2019").replace(compensation="none", noise_in_time="frozen")
+    spec = ChipSpec.preset("pcm-nandakumar2019").replace(noise_in_time="frozen")
     n = 128
     w = np.full((n, n), 1.0)  # one cell of each pair at g_max, the other at zero
     programmed = aimc.map_matrix(w, spec).program(seed=5).wait(DAY)
@@ -173,8 +173,9 @@ def test_misspelt_and_meaningless_parameters_are_refused(text, said):
 @pytest.mark.compiled
 def test_a_programmed_chip_can_be_saved_and_is_the_same_chip(tmp_path):
     # a peer's programmed core cannot be saved
-    import ssm
     from small_models import random_model
+
+    import ssm
 
     x = np.random.default_rng(1).random((3, 8, 1))
     spec = ChipSpec.preset("pcm-hermes2023-1dev")
