@@ -30,7 +30,9 @@ def check_time(device: DeviceSpec, seconds: float) -> None:
     found = f"its data cover {format_time(low)} to {format_time(high)}"
     if device.outside_time_range == "refuse":
         raise UsageError(asked, found, "choose a time in that range or another card")
-    warnings.warn(f"{asked}: {found}; the formula is extrapolated", stacklevel=3)
+    ages = device.drift is not None or device.relaxation is not None
+    then = "the formula is extrapolated" if ages else "its cells are taken not to age"
+    warnings.warn(f"{asked}: {found}; {then}", stacklevel=3)
 
 
 def acceleration(device: DeviceSpec, temperature_k: float | None) -> float:

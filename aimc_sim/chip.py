@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from aimc_sim.aging import acceleration, check_time, relaxation_mean, relaxation_sigma
-from aimc_sim.cards import check_temperature
+from aimc_sim.cards import check_targets, check_temperature
 from aimc_sim.curves import flatten
 from aimc_sim.errors import UsageError
 from aimc_sim.kernels.cells import (
@@ -38,6 +38,8 @@ class Chip:
     target_s : (n_cells,) conductances asked for [S].
     seed : of all draws. n_replicas, first_replica : replicas first .. first + n - 1.
     written : what writing left in the cells, to restore a saved chip; None writes them.
+
+    UsageError for targets outside those that the card's data cover, where it refuses them.
     """
 
     def __init__(
@@ -61,6 +63,8 @@ class Chip:
         self.clock_ns = 0
         self.age_ns = 0  # the clock at the temperature of the card's data
         self.draws = layout.draws
+        if written is None:
+            check_targets(spec.device, self.target_s)
         self.written = written or program(
             spec, self.draws, self.target_s, self.seed_words, n_replicas, first_replica
         )

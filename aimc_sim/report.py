@@ -110,7 +110,48 @@ def device_report(record: Record, *, notes: bool = True) -> Group:
             _spread(first["programmed_mean_s"], first["programmed_std_s"]),
             *(_spread(rows[at]["read_mean_s"], rows[at]["read_std_s"]) for at in times),
         )
-    return Group(title, table, *_lines(record["notes"] if notes else ()))
+    curves = _curves_table(record["curves"])
+    return Group(title, table, *curves, *_lines(record["notes"] if notes else ()))
+
+
+def _curves_table(curves: Sequence[Record]) -> list[Table]:
+    """Return a table of what the card's formulas say, one column for each part that it has."""
+    shown: list[tuple[str, list[str]]] = []
+
+    def put(title: str, name: str, scale: float = 1.0, digits: str = ".4f") -> None:
+        if curves[0][name] is not None:
+            shown.append((title, [format(scale * row[name], digits) for row in curves]))
+
+    def put_pair(title: str, mean: str, sigma: str, scale: float, digits: str) -> None:
+        if curves[0][sigma] is not None:
+            rows = [(scale * row[mean], scale * row[sigma]) for row in curves]
+            shown.append((title, [f"{m:{digits}} +- {s:{digits}}" for m, s in rows]))
+
+    put("write shift, uS", "programming_mean_s", 1e6, "+.3f")
+    put("write sigma, uS", "programming_sigma_s", 1e6)
+    put_pair("drift nu", "nu_mean", "nu_std", 1.0, ".4f")
+    for k, moment in enumerate(curves[0]["relaxation"] or ()):
+        rows = [row["relaxation"][k] for row in curves]
+        moves = any(row["mean_s"] for row in rows)
+        shifts = [f"{1e6 * row['mean_s']:+.3f} +- " if moves else "" for row in rows]
+        texts = [f"{s}{1e6 * row['sigma_s']:.3f}" for s, row in zip(shifts, rows, strict=True)]
+        if any(row["mean_s"] or row["sigma_s"] for row in rows):
+            shown.append((f"relaxation {format_time(moment['at_s'])}, uS", texts))
+    for name, title in (("read", "read noise"), ("white", "white noise")):
+        put(f"{title}, share", f"{name}_q")
+        put(f"{title}, uS", f"{name}_s", 1e6)
+    put_pair("SET pulse, uS", "set_mean_s", "set_sigma_s", 1e6, ".3f")
+    put_pair("RESET pulse, uS", "reset_mean_s", "reset_sigma_s", 1e6, ".3f")
+    put("telegraph, share", "telegraph_q")
+    put("telegraph, uS", "telegraph_s", 1e6)
+    if not shown:
+        return []
+    table = _table("\nformulas", ())
+    for title, texts in shown:
+        table.add_column(f"\n{title}", justify="right", min_width=max(map(len, texts)))
+    for k, row in enumerate(curves):
+        table.add_row(f"{1e6 * row['target_s']:.4g}", *(texts[k] for _, texts in shown))
+    return [table]
 
 
 def _spread(mean_s: float, std_s: float) -> str:

@@ -36,12 +36,14 @@ class Run:
     states : (chips, n, time, 2, K) where asked for, else None: both real states of every mode.
     counts : events of the whole run: steps, conversions, products of A.
     wall_s : duration of the simulation.
+    deployment : what ran.
     """
 
     logits: NDArray[np.float32]
     states: NDArray[np.float32] | None
     counts: dict[str, int]
     wall_s: float
+    deployment: Deployment | None = None
 
     @property
     def diverged(self) -> int:
@@ -137,7 +139,7 @@ class ProgrammedModel:
         wall_s = time.perf_counter() - started
         logits = logits[0] if self.chips == 1 else logits
         counts = self._counts(len(x), x.shape[1])
-        return Run(logits, traces if return_states else None, counts, wall_s)
+        return Run(logits, traces if return_states else None, counts, wall_s, d)
 
     def step(
         self, u: NDArray[np.floating], state: StreamState | None = None, *, first_sample: int = 0

@@ -188,17 +188,19 @@ def make_record(
 ) -> dict[str, Any]:
     """Return the `aimc-sim.run/1` record of a run."""
     from aimc_sim import __version__
+    from aimc_sim.citations import cite
     from ssm.evaluate import relative_rms
     from ssm.ranges import register_bits
 
     deployment, spec = found.deployment, found.deployment.spec
     chips, n = found.chip_logits.shape[1:3]
-    diverged = found.diverged
+    diverged, references = found.diverged, cite(found)
     notes = [
         *used.notes,
         f"converter ranges from {used.calibration}",
         *([spec.device.zero_time] if 0.0 in found.times_s and spec.device.doi else []),
         *device_notes(spec),
+        *(f"to cite: {reference}" for reference in references),
     ]
     return {
         "schema": "aimc-sim.run/1",
@@ -242,6 +244,7 @@ def make_record(
         "area_m2": None,
         "energy_breakdown_j": None,
         "wall_s": found.wall_s,
+        "cite": references,
         "notes": notes,
     }
 

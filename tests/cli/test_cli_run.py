@@ -339,6 +339,14 @@ def test_a_run_says_what_the_card_lacks_and_what_it_was_warned_of(cli, run_json,
     assert any("extrapolated" in note for note in aged["notes"])
 
 
+def test_a_run_says_whom_to_cite(cli, files, run_json):
+    record = run_json("--at", "0s", "--chip", "pcm-nandakumar2019")
+    dois = [text.rsplit(", doi:")[-1] for text in record["cite"]]
+    assert dois[:2] == ["10.1109/icecs46596.2019.8964852", "10.1038/s41467-020-16108-9"]
+    assert "10.48550/arXiv.2206.11893" in dois
+    assert [f"to cite: {text}" for text in record["cite"]] == record["notes"][-len(dois) :]
+
+
 def test_a_run_says_how_wide_the_state_registers_are(cli, run_json, files):
     assert run_json("--at", "0s")["state_bits"] == 16
     assert run_json("--at", "0s", "--precision", "state=8")["state_bits"] == 8
