@@ -61,7 +61,7 @@ def map_report(record: Record, *, notes: bool = True) -> Group:
             row["name"],
             str(row["blocks"]),
             f"{row['n_in']} x {row['n_out']}",
-            "pairs" if row["pair"] else "single cells",
+            _weights_on(row),
             str(row["cells"]),
             row["tiles"],
         )
@@ -76,6 +76,13 @@ def map_report(record: Record, *, notes: bool = True) -> Group:
     )
     title = _title(f"{record['model']} on {record['chip']}", f"form {_form(record)}")
     return Group(title, table, Text(facts), *_lines(record["notes"] if notes else ()))
+
+
+def _weights_on(row: Record) -> str:
+    n = row.get("pieces", 1)
+    if n == 1:
+        return "pairs" if row["pair"] else "single cells"
+    return f"{n} pairs" if row["pair"] else f"{n} cells"
 
 
 def presets_report(record: Record) -> Group:
