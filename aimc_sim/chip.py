@@ -13,6 +13,7 @@ import numpy as np
 from aimc_sim.aging import acceleration, check_time, relaxation_mean, relaxation_sigma
 from aimc_sim.cards import check_temperature
 from aimc_sim.errors import UsageError
+from aimc_sim.faults import UNCONNECTED, draw_faults, hold, silence, stick
 from aimc_sim.kernels.cells import (
     add_slow_noise,
     cell_normals,
@@ -59,9 +60,12 @@ class Chip:
         self.clock_ns = 0
         self.age_ns = 0  # the clock at the temperature of the card's data
         self.draws = layout.draws
-        self.written = written or program(
-            spec, self.draws, self.target_s, self.seed_words, n_replicas, first_replica
-        )
+        if written is None:
+            which = (self.seed_words, n_replicas, first_replica)
+            faults = draw_faults(spec, layout, *which)
+            written = program(spec, self.draws, self.target_s, *which)
+            written = stick(written, faults, self.target_s, spec)
+        self.written = written
         self._quality: tuple[np.ndarray, np.ndarray] | None = None
         self._aged: tuple[int, np.ndarray] | None = None
 
@@ -147,7 +151,7 @@ class Chip:
                 for replica in range(self.n_replicas):
                     normals = self.normals(Purpose.RELAX, replica)
                     relax_cells(normals, self.draws.index, shift, sigma, g[replica])
-        return g
+        return hold(g, self.written)
 
     @property
     def limits_s(self) -> tuple[np.float32, np.float32]:
@@ -155,6 +159,20 @@ class Chip:
         device = self.spec.device
         ceiling = np.inf if device.ceiling_s is None else device.ceiling_s
         return np.float32(device.floor_s), np.float32(ceiling)
+
+    def clipped(self, g: np.ndarray) -> np.ndarray:
+        """Return g (n_replicas, n_cells) [S] within the limits of a read.
+
+        0 where a cell has no connection, whatever the lower limit.
+        """
+        return silence(np.clip(g, *self.limits_s), self.written)
+
+    @property
+    def unconnected(self) -> np.ndarray:
+        """Which cells carry no current: (n_replicas, n_cells) bool, or (n_replicas, 0): none."""
+        faults = self.written.faults
+        found = np.zeros((self.n_replicas, 0), bool) if faults is None else faults == UNCONNECTED
+        return found if found.any() else found[:, :0]
 
     def noise_s(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the read noise of every cell now, both (n_replicas, n_cells) float32 [S].
@@ -173,10 +191,10 @@ class Chip:
                 white = zero
                 if noise.white is not None:
                     white = noise.white.evaluate(g, device.g_max_s).astype(np.float32)
-                self._quality = (sigma, white)
+                self._quality = (silence(sigma, self.written), silence(white, self.written))
         if noise is None or not noise.relative:
             return self._quality
-        g = np.clip(self.aged(), *self.limits_s)
+        g = self.clipped(self.aged())
         sigma, white = self._quality
         return sigma * g, (white * g if noise.white is not None else white)
 
@@ -191,6 +209,8 @@ class Chip:
                 normals, self.draws.index, sigma[replica], np.float32(split.slow), out, out
             )
         clip_cells(*self.limits_s, out)
+        unconnected = self.unconnected[replica]
+        out[: unconnected.size][unconnected] = 0
         return out
 
     def fast_sigma(self, replica: int = 0) -> np.ndarray:

@@ -212,11 +212,35 @@ def _run_facts(record: Record) -> Text:
         + f"; drift compensation {record['compensation']}",
         f"modes outside the unit circle: {unstable} of {record['n_modes']}"
         + (" (most, over chips and times)" if unstable else " on every chip at every time"),
+        *_made(record),
         f"took {record['wall_s']:.1f} s",
     ]
     if record["form"] == "digital":
         lines[2] = "modes of A in digital logic"
     return Text("\n".join(lines))
+
+
+def _made(record: Record) -> list[str]:
+    """Return lines of what writing and faults left in the cells, where there was any of it."""
+    lines = []
+    if (faults := record.get("faults")) is not None:
+        lines.append(
+            "faulty cells a chip: "
+            + ", ".join(
+                f"{faults[kind]:.4g} {kind.replace('_', ' ')}"
+                for kind in ("stuck_low", "stuck_high", "unconnected")
+            )
+            + f" of {faults['cells']}"
+        )
+    if (writing := record.get("writing")) is not None:
+        energy_j = writing["energy_j"]
+        known = energy_j is not None and math.isfinite(energy_j)
+        lines.append(
+            f"written in {writing['pulses_mean']:.1f} pulses a cell (95 %: at most "
+            f"{writing['pulses_95']}); failed cells a chip {writing['failed']:.4g}; write energy "
+            + (f"{1e9 * energy_j:.4g} nJ a chip" if known else "unknown: the card has no voltages")
+        )
+    return lines
 
 
 def _cells(record: Record) -> str:

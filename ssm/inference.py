@@ -219,7 +219,8 @@ class ProgrammedModel:
         w = np.empty(cells.exact.size, np.float32)
         silent = np.zeros_like(cells.noise_s[replica])
         sequence.read_weights(
-            cells, silent, silent, self.chip.aged()[replica], gain, w, np.empty_like(w)
+            cells, silent, silent, cells.unconnected[replica], self.chip.aged()[replica], gain, w,
+            np.empty_like(w),
         )
         return w
 
@@ -241,8 +242,8 @@ class ProgrammedModel:
         floor, ceiling = chip.limits_s
         return sequence.Cells(
             *chip.noise_s(), np.float32(split.slow), np.float32(split.fast), floor, ceiling,
-            np.float32(chip.spec.device.g_min_s), weights.plus, weights.minus, weights.scale,
-            weights.exact,
+            chip.unconnected, np.float32(chip.spec.device.g_min_s), weights.plus, weights.minus,
+            weights.scale, weights.exact,
         )
 
     def _source(self) -> sequence.Address:

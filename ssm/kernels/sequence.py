@@ -42,6 +42,7 @@ class Cells(NamedTuple):
     fast: np.float32  # factor of the noise that is new at each read
     floor_s: np.float32
     ceiling_s: np.float32
+    unconnected: np.ndarray  # (n_replicas, n_cells) bool cells without current, or (n_replicas, 0)
     g_min_s: np.float32
     plus: np.ndarray  # (n_pieces, n_weights) int64 cell of a weight, -1: digital
     minus: np.ndarray  # (n_pieces, n_weights) int64, -1: single cell against g_min
@@ -61,7 +62,7 @@ def no_cells(w):
     none = np.full((1, w.size), -1)
     cells = Cells(
         np.zeros((1, 1), np.float32), np.zeros((1, 1), np.float32), _ZERO, _ZERO, _ZERO, _ZERO,
-        _ZERO, none, none, np.zeros((1, w.size), np.float32), w,
+        np.zeros((1, 0), np.bool_), _ZERO, none, none, np.zeros((1, w.size), np.float32), w,
     )
     draws = Draws(np.zeros(0, np.int32), np.zeros(0, np.uint64), np.zeros(1, np.int32))
     zero = np.uint64(0)
@@ -85,15 +86,17 @@ class Address(NamedTuple):
 
 
 @kernel(inline=True)
-def read_cell(cell, base, noise_s, white_s, fast, floor, ceiling):
+def read_cell(cell, base, noise_s, white_s, unconnected, fast, floor, ceiling):
     """Return mean and variance of one read of a cell, base (n_cells,) its slow value [S]."""
+    if unconnected.size > 0 and unconnected[cell]:
+        return _ZERO, _ZERO
     sigma = noise_s[cell] * fast
     variance = sigma * sigma + white_s[cell] * white_s[cell]
     return min(max(base[cell], floor), ceiling), variance
 
 
 @kernel()
-def read_weights(cells, noise_s, white_s, base, gain, w, v):
+def read_weights(cells, noise_s, white_s, unconnected, base, gain, w, v):
     """Fill w, v (n_weights,) with what one sequence finds: mean and variance of a read.
 
     base : (n_cells,) float32 [S], slow noise included, not clipped. gain : (n_weights,).
@@ -109,11 +112,15 @@ def read_weights(cells, noise_s, white_s, base, gain, w, v):
         for piece in range(n_pieces):
             plus, minus = cells.plus[piece, k], cells.minus[piece, k]
             scale = cells.scale[piece, k] / gain[k]
-            g, variance = read_cell(plus, base, noise_s, white_s, fast, floor, ceiling)
+            g, variance = read_cell(
+                plus, base, noise_s, white_s, unconnected, fast, floor, ceiling
+            )
             if minus < 0:
                 total += (g - cells.g_min_s) * scale
             else:
-                other, more = read_cell(minus, base, noise_s, white_s, fast, floor, ceiling)
+                other, more = read_cell(
+                    minus, base, noise_s, white_s, unconnected, fast, floor, ceiling
+                )
                 total += (g - other) * scale
                 variance += more
             spread += variance * scale * scale
@@ -303,7 +310,8 @@ def sequence_weights(replica, sample, draws, cells, g, correction, network, conv
     w = np.empty(n_weights, np.float32)
     v = np.empty(n_weights, np.float32)
     read_weights(
-        cells, cells.noise_s[replica], cells.white_s[replica], base, correction.gain, w, v
+        cells, cells.noise_s[replica], cells.white_s[replica], cells.unconnected[replica], base,
+        correction.gain, w, v,
     )
     noisy = find_noisy(network, cells, v, converters)
     places = np.empty(network.analog.size, np.int64)
