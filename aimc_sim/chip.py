@@ -20,6 +20,7 @@ from aimc_sim.kernels.cells import (
     drift_cells,
     relax_cells,
 )
+from aimc_sim.kernels.noise import expect_reads
 from aimc_sim.mapping import Layout
 from aimc_sim.noise import noise_split
 from aimc_sim.randomness import Purpose, clock_word, seed_words
@@ -180,8 +181,9 @@ class Chip:
         sigma, white = self._quality
         return sigma * g, (white * g if noise.white is not None else white)
 
-    def read(self, replica: int = 0, sequence: int = 0) -> np.ndarray:
-        """Return what one sequence of reads finds, slow noise included: (n_cells,) float32 [S]."""
+    def slow(self, replica: int = 0, sequence: int = 0) -> np.ndarray:
+        """Return the conductances during one sequence of reads, slow noise included and nothing
+        clipped: (n_cells,) float32 [S]."""
         out = self.aged()[replica].copy()
         split = noise_split(self.spec, self.time_s)
         if split.slow > 0.0:
@@ -190,11 +192,31 @@ class Chip:
             add_slow_noise(
                 normals, self.draws.index, sigma[replica], np.float32(split.slow), out, out
             )
+        return out
+
+    def read(self, replica: int = 0, sequence: int = 0) -> np.ndarray:
+        """Return what one sequence of reads finds, slow noise included: (n_cells,) float32 [S]."""
+        out = self.slow(replica, sequence)
         clip_cells(*self.limits_s, out)
         return out
 
+    def expected(self, replica: int = 0, sequence: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """Return mean [S] and variance [S^2] of one read, both (n_cells,) float32.
+
+        As `read` with the white noise of `fast_sigma`, both clipped together: near a limit the
+        mean moves away from it and the variance falls.
+        """
+        base = self.slow(replica, sequence)
+        sigma, white = self.noise_s()
+        fast = np.float32(noise_split(self.spec, self.time_s).fast)
+        mean, variance = np.empty_like(base), np.empty_like(base)
+        expect_reads(
+            base, sigma[replica], white[replica], fast, *self.limits_s, mean, variance
+        )
+        return mean, variance
+
     def fast_sigma(self, replica: int = 0) -> np.ndarray:
-        """Return the white noise of one read of every cell: (n_cells,) float32 [S]."""
+        """Return the white noise of one read of every cell, not clipped: (n_cells,) float32 [S]."""
         sigma, white = self.noise_s()
         fast = np.float32(noise_split(self.spec, self.time_s).fast)
         return np.asarray(np.hypot(sigma[replica] * fast, white[replica]))
