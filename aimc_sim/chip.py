@@ -13,7 +13,7 @@ import numpy as np
 from aimc_sim.aging import acceleration, check_time, relaxation_mean, relaxation_sigma
 from aimc_sim.cards import check_temperature
 from aimc_sim.errors import UsageError
-from aimc_sim.faults import UNCONNECTED, draw_faults, hold, silence, stick
+from aimc_sim.faults import draw_faults, hold, silence, stick, without_current
 from aimc_sim.kernels.cells import (
     add_slow_noise,
     cell_normals,
@@ -21,6 +21,7 @@ from aimc_sim.kernels.cells import (
     drift_cells,
     relax_cells,
 )
+from aimc_sim.kernels.noise import expect_reads
 from aimc_sim.mapping import Layout
 from aimc_sim.noise import noise_split
 from aimc_sim.randomness import Purpose, clock_word, seed_words
@@ -160,19 +161,18 @@ class Chip:
         ceiling = np.inf if device.ceiling_s is None else device.ceiling_s
         return np.float32(device.floor_s), np.float32(ceiling)
 
-    def clipped(self, g: np.ndarray) -> np.ndarray:
-        """Return g (n_replicas, n_cells) [S] within the limits of a read.
+    def clipped(self, g: np.ndarray, replica: int | None = None) -> np.ndarray:
+        """Return g [S] within the limits of a read, 0 where a cell has no connection.
 
-        0 where a cell has no connection, whatever the lower limit.
+        g : (n_replicas, n_cells), or (n_cells,) of one replica.
         """
-        return silence(np.clip(g, *self.limits_s), self.written)
+        unconnected = self.unconnected if replica is None else self.unconnected[replica]
+        return silence(np.clip(g, *self.limits_s), unconnected)
 
     @property
     def unconnected(self) -> np.ndarray:
         """Which cells carry no current: (n_replicas, n_cells) bool, or (n_replicas, 0): none."""
-        faults = self.written.faults
-        found = np.zeros((self.n_replicas, 0), bool) if faults is None else faults == UNCONNECTED
-        return found if found.any() else found[:, :0]
+        return without_current(self.written)
 
     def noise_s(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the read noise of every cell now, both (n_replicas, n_cells) float32 [S].
@@ -191,15 +191,16 @@ class Chip:
                 white = zero
                 if noise.white is not None:
                     white = noise.white.evaluate(g, device.g_max_s).astype(np.float32)
-                self._quality = (silence(sigma, self.written), silence(white, self.written))
+                self._quality = (silence(sigma, self.unconnected), silence(white, self.unconnected))
         if noise is None or not noise.relative:
             return self._quality
         g = self.clipped(self.aged())
         sigma, white = self._quality
         return sigma * g, (white * g if noise.white is not None else white)
 
-    def read(self, replica: int = 0, sequence: int = 0) -> np.ndarray:
-        """Return what one sequence of reads finds, slow noise included: (n_cells,) float32 [S]."""
+    def slow(self, replica: int = 0, sequence: int = 0) -> np.ndarray:
+        """Return the conductances during one sequence of reads, slow noise included and nothing
+        clipped: (n_cells,) float32 [S]."""
         out = self.aged()[replica].copy()
         split = noise_split(self.spec, self.time_s)
         if split.slow > 0.0:
@@ -208,13 +209,32 @@ class Chip:
             add_slow_noise(
                 normals, self.draws.index, sigma[replica], np.float32(split.slow), out, out
             )
-        clip_cells(*self.limits_s, out)
-        unconnected = self.unconnected[replica]
-        out[: unconnected.size][unconnected] = 0
         return out
 
+    def read(self, replica: int = 0, sequence: int = 0) -> np.ndarray:
+        """Return what one sequence of reads finds, slow noise included: (n_cells,) float32 [S]."""
+        out = self.slow(replica, sequence)
+        clip_cells(*self.limits_s, out)
+        return silence(out, self.unconnected[replica])
+
+    def expected(self, replica: int = 0, sequence: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """Return mean [S] and variance [S^2] of one read, both (n_cells,) float32.
+
+        As `read` with the white noise of `fast_sigma`, both clipped together: near a limit the
+        mean moves away from it and the variance falls.
+        """
+        base = self.slow(replica, sequence)
+        sigma, white = self.noise_s()
+        fast = np.float32(noise_split(self.spec, self.time_s).fast)
+        mean, variance = np.empty_like(base), np.empty_like(base)
+        expect_reads(
+            base, sigma[replica], white[replica], fast, *self.limits_s, mean, variance
+        )
+        unconnected = self.unconnected[replica]
+        return silence(mean, unconnected), silence(variance, unconnected)
+
     def fast_sigma(self, replica: int = 0) -> np.ndarray:
-        """Return the white noise of one read of every cell: (n_cells,) float32 [S]."""
+        """Return the white noise of one read of every cell, not clipped: (n_cells,) float32 [S]."""
         sigma, white = self.noise_s()
         fast = np.float32(noise_split(self.spec, self.time_s).fast)
         return np.asarray(np.hypot(sigma[replica] * fast, white[replica]))

@@ -155,8 +155,18 @@ def hold(g: np.ndarray, written: Written) -> np.ndarray:
     return g
 
 
-def silence(values: np.ndarray, written: Written) -> np.ndarray:
-    """Return values of cells (n_replicas, n_cells), 0 where a cell has no connection, in place."""
-    if written.faults is not None:
-        values[written.faults == UNCONNECTED] = 0
+def without_current(written: Written) -> np.ndarray:
+    """Return which cells have no connection, (n_replicas, n_cells) bool; (n_replicas, 0): none."""
+    if written.faults is None or not (found := written.faults == UNCONNECTED).any():
+        return np.zeros((len(written.g_s), 0), bool)
+    return found
+
+
+def silence(values: np.ndarray, unconnected: np.ndarray) -> np.ndarray:
+    """Return values of cells, 0 where one has no connection, in place.
+
+    unconnected : of the values' shape, or (..., 0): all are connected.
+    """
+    if unconnected.shape[-1]:
+        values[unconnected] = 0
     return values

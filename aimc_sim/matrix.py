@@ -188,8 +188,7 @@ class AnalogMatrix:
         if self.mapped.spec.compensation == "global":
             index = array.cell_index().ravel()
             scale = scale / global_gain(self.chip, [index])[0, 0]
-        g = array.by_piece(self.chip.read())[:, :, 0].astype(float)
-        variance = array.by_piece(self.chip.fast_sigma())[:, :, 0].astype(float) ** 2
+        g, variance = (array.by_piece(a)[:, :, 0].astype(float) for a in self.chip.expected())
         difference = (shares * (g[:, 0] - g[:, 1])).sum(axis=0)
         spread = (shares**2 * variance.sum(axis=1)).sum(axis=0)
         w = np.ascontiguousarray(difference * scale, np.float32)

@@ -215,13 +215,10 @@ class ProgrammedModel:
 
     def _static_weights(self, replica: int, gain: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return what the cells stand for now, without read noise: (n_weights,)."""
-        cells = self._cells()._replace(fast=np.float32(0))
+        cells = self._cells()
         w = np.empty(cells.exact.size, np.float32)
-        silent = np.zeros_like(cells.noise_s[replica])
-        sequence.read_weights(
-            cells, silent, silent, cells.unconnected[replica], self.chip.aged()[replica], gain, w,
-            np.empty_like(w),
-        )
+        g = self.chip.clipped(self.chip.aged()[replica], replica)
+        sequence.read_weights(cells, g, np.zeros_like(g), gain, w, np.empty_like(w))
         return w
 
     def _checked(self, x: NDArray[np.floating]) -> NDArray[np.float32]:

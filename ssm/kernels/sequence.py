@@ -11,6 +11,7 @@ import numpy as np
 from aimc_sim.kernels._jit import kernel
 from aimc_sim.kernels.cells import Draws, add_slow_noise, fill_cell_normals
 from aimc_sim.kernels.mvm import read_streams
+from aimc_sim.kernels.noise import expect_reads
 from ssm.kernels import activation, state
 from ssm.kernels.network import (
     A_PRODUCT,
@@ -85,24 +86,13 @@ class Address(NamedTuple):
     read_purpose: int
 
 
-@kernel(inline=True)
-def read_cell(cell, base, noise_s, white_s, unconnected, fast, floor, ceiling):
-    """Return mean and variance of one read of a cell, base (n_cells,) its slow value [S]."""
-    if unconnected.size > 0 and unconnected[cell]:
-        return _ZERO, _ZERO
-    sigma = noise_s[cell] * fast
-    variance = sigma * sigma + white_s[cell] * white_s[cell]
-    return min(max(base[cell], floor), ceiling), variance
-
-
 @kernel()
-def read_weights(cells, noise_s, white_s, unconnected, base, gain, w, v):
+def read_weights(cells, mean, variance, gain, w, v):
     """Fill w, v (n_weights,) with what one sequence finds: mean and variance of a read.
 
-    base : (n_cells,) float32 [S], slow noise included, not clipped. gain : (n_weights,).
+    mean, variance : of a read of every cell, (n_cells,) float32. gain : (n_weights,).
     """
     n_pieces = cells.plus.shape[0]
-    floor, ceiling, fast = cells.floor_s, cells.ceiling_s, cells.fast
     for k in range(w.size):
         if cells.plus[0, k] < 0:
             w[k] = cells.exact[k]
@@ -112,18 +102,12 @@ def read_weights(cells, noise_s, white_s, unconnected, base, gain, w, v):
         for piece in range(n_pieces):
             plus, minus = cells.plus[piece, k], cells.minus[piece, k]
             scale = cells.scale[piece, k] / gain[k]
-            g, variance = read_cell(
-                plus, base, noise_s, white_s, unconnected, fast, floor, ceiling
-            )
             if minus < 0:
-                total += (g - cells.g_min_s) * scale
+                total += (mean[plus] - cells.g_min_s) * scale
+                spread += variance[plus] * scale * scale
             else:
-                other, more = read_cell(
-                    minus, base, noise_s, white_s, unconnected, fast, floor, ceiling
-                )
-                total += (g - other) * scale
-                variance += more
-            spread += variance * scale * scale
+                total += (mean[plus] - mean[minus]) * scale
+                spread += (variance[plus] + variance[minus]) * scale * scale
         w[k] = total
         v[k] = spread
 
@@ -309,10 +293,15 @@ def sequence_weights(replica, sample, draws, cells, g, correction, network, conv
     n_weights = cells.exact.size
     w = np.empty(n_weights, np.float32)
     v = np.empty(n_weights, np.float32)
-    read_weights(
-        cells, cells.noise_s[replica], cells.white_s[replica], cells.unconnected[replica], base,
-        correction.gain, w, v,
+    mean, variance = np.empty(g.size, np.float32), np.empty(g.size, np.float32)
+    expect_reads(
+        base, cells.noise_s[replica], cells.white_s[replica], cells.fast, cells.floor_s,
+        cells.ceiling_s, mean, variance,
     )
+    for i in range(cells.unconnected.shape[1]):
+        if cells.unconnected[replica, i]:
+            mean[i], variance[i] = _ZERO, _ZERO
+    read_weights(cells, mean, variance, correction.gain, w, v)
     noisy = find_noisy(network, cells, v, converters)
     places = np.empty(network.analog.size, np.int64)
     for product in range(places.size):

@@ -73,3 +73,15 @@ def test_global_compensation_takes_the_cells_of_all_pieces():
 def test_blocks_of_a_that_no_longer_fit_their_tile_are_refused():
     with pytest.raises(CapacityError, match=r"Map 'layer 0 A'\. A block of 2 x 24 cells"):
         deployed(IDEAL.replace(levels=4, slices=4, cells_per_weight=3, **{"short_tile.cols": 23}))
+
+
+def test_a_model_without_any_cell_is_programmed_like_any_other():
+    x = random_input(4, 3, 40)
+    model = random_model(seed=3)
+    ideal = {"dac.bits": "ideal", "adc.bits": "ideal", "state_bits": "ideal"}
+    spec = PCM.replace(faults={"stuck_low": 0.5}, **ideal)
+    parts = ("encoder", "readout", "mixing", "decoder")
+    programmed = ssm.deploy(model, spec, "digital", digital=parts, calibrate=x).program(chips=2)
+    assert programmed.chip.n_cells == 0
+    for logits in programmed.wait(3600.0).infer(x).logits:
+        assert relative_error(logits, model.logits(x)) < 1e-5
