@@ -227,6 +227,39 @@ def test_weights_on_levels_and_slices_are_off_by_at_most_half_a_step(
     np.testing.assert_array_equal(again, g)
 
 
+@FIXED
+@given(tile=tiles, division=divisions, request=requests, seed=st.integers(0, 1000))
+def test_weights_read_back_from_the_rectangles_of_the_tiles_are_those_put_there(
+    tile, division, request, seed
+):
+    spec = chip_of(tile, tile, division)
+    layout = place([request], spec)
+    array, pieces = layout.arrays[0], pieces_of(spec)
+    steps = (pieces.levels or 100) ** pieces.slices - 1
+    blocks = np.random.default_rng(seed).integers(
+        -steps if request.pair else 0, steps + 1, (request.n_blocks, request.n_in, request.n_out)
+    )
+    w = group_blocks(blocks / steps, array.group)
+    span = spec.device.g_max_s - spec.device.g_min_s
+    scale = np.full((1, 1, 1), 1 / span)
+    target = target_conductances(w, scale, spec.device, pair=request.pair, pieces=pieces)
+    images = np.full((layout.n_tiles, tile["rows"] * tile["cols"]), np.nan)
+    images[array.tile, array.element] = target
+    images = images.reshape(layout.n_tiles, tile["rows"], tile["cols"])
+    found = np.full(w.shape, np.nan)
+    row = col = 0
+    for piece in layout.rectangles:  # row by row of rectangles in a block, left to right
+        rows = slice(piece.row, piece.row + piece.rows)
+        g = images[piece.tile, rows, piece.col : piece.col + piece.cols]
+        g = g.reshape(piece.rows, -1, len(target)).transpose(2, 0, 1)
+        part = decode(g, scale[0], spec.device, pieces, pair=request.pair)
+        found[piece.block, row : row + part.shape[0], col : col + part.shape[1]] = part
+        col += part.shape[1]
+        if col == w.shape[2]:
+            row, col = (row + part.shape[0]) % w.shape[1], 0
+    np.testing.assert_allclose(found, w, atol=1e-11)
+
+
 @pytest.mark.parametrize("pieces", [Pieces(), Pieces(cells=3), Pieces(7, 2, 3), Pieces(2, 1, 8)])
 def test_the_shares_of_the_pieces_add_up_to_the_weight(pieces):
     assert pieces.shares.shape == (pieces.count,)
