@@ -14,6 +14,7 @@ from aimc_sim.aging import acceleration, check_time, relaxation_mean, relaxation
 from aimc_sim.cards import check_targets, check_temperature
 from aimc_sim.curves import flatten
 from aimc_sim.errors import UsageError
+from aimc_sim.faults import draw_faults, hold, silence, stick, without_current
 from aimc_sim.kernels.cells import (
     add_slow_noise,
     cell_normals,
@@ -22,6 +23,7 @@ from aimc_sim.kernels.cells import (
     relax_cells,
 )
 from aimc_sim.kernels.curves import curve_values
+from aimc_sim.kernels.noise import expect_reads
 from aimc_sim.mapping import Layout
 from aimc_sim.noise import noise_split
 from aimc_sim.randomness import Purpose, clock_word, seed_words
@@ -65,9 +67,11 @@ class Chip:
         self.draws = layout.draws
         if written is None:
             check_targets(spec.device, self.target_s)
-        self.written = written or program(
-            spec, self.draws, self.target_s, self.seed_words, n_replicas, first_replica
-        )
+            which = (self.seed_words, n_replicas, first_replica)
+            faults = draw_faults(spec, layout, *which)
+            written = program(spec, self.draws, self.target_s, *which)
+            written = stick(written, faults, self.target_s, spec)
+        self.written = written
         self._quality: tuple[np.ndarray, np.ndarray] | None = None
         self._aged: tuple[int, np.ndarray] | None = None
 
@@ -154,7 +158,7 @@ class Chip:
                 for replica in range(self.n_replicas):
                     normals = self.normals(Purpose.RELAX, replica)
                     relax_cells(normals, self.draws.index, shift, sigma, g[replica])
-        return g
+        return hold(g, self.written)
 
     @property
     def limits_s(self) -> tuple[np.float32, np.float32]:
@@ -162,6 +166,19 @@ class Chip:
         device = self.spec.device
         ceiling = np.inf if device.ceiling_s is None else device.ceiling_s
         return np.float32(device.floor_s), np.float32(ceiling)
+
+    def clipped(self, g: np.ndarray, replica: int | None = None) -> np.ndarray:
+        """Return g [S] within the limits of a read, 0 where a cell has no connection.
+
+        g : (n_replicas, n_cells), or (n_cells,) of one replica.
+        """
+        unconnected = self.unconnected if replica is None else self.unconnected[replica]
+        return silence(np.clip(g, *self.limits_s), unconnected)
+
+    @property
+    def unconnected(self) -> np.ndarray:
+        """Which cells carry no current: (n_replicas, n_cells) bool, or (n_replicas, 0): none."""
+        return without_current(self.written)
 
     def noise_s(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the read noise of every cell now, both (n_replicas, n_cells) float32 [S].
@@ -180,15 +197,16 @@ class Chip:
                 white = zero
                 if noise.white is not None:
                     white = noise.white.evaluate(g, device.g_max_s).astype(np.float32)
-                self._quality = (sigma, white)
+                self._quality = (silence(sigma, self.unconnected), silence(white, self.unconnected))
         if noise is None or not noise.relative:
             return self._quality
-        g = np.clip(self.aged(), *self.limits_s)
+        g = self.clipped(self.aged())
         sigma, white = self._quality
         return sigma * g, (white * g if noise.white is not None else white)
 
-    def read(self, replica: int = 0, sequence: int = 0) -> np.ndarray:
-        """Return what one sequence of reads finds, slow noise included: (n_cells,) float32 [S]."""
+    def slow(self, replica: int = 0, sequence: int = 0) -> np.ndarray:
+        """Return the conductances during one sequence of reads, slow noise included and nothing
+        clipped: (n_cells,) float32 [S]."""
         out = self.aged()[replica].copy()
         split = noise_split(self.spec, self.time_s)
         if split.slow > 0.0:
@@ -197,11 +215,32 @@ class Chip:
             add_slow_noise(
                 normals, self.draws.index, sigma[replica], np.float32(split.slow), out, out
             )
-        clip_cells(*self.limits_s, out)
         return out
 
+    def read(self, replica: int = 0, sequence: int = 0) -> np.ndarray:
+        """Return what one sequence of reads finds, slow noise included: (n_cells,) float32 [S]."""
+        out = self.slow(replica, sequence)
+        clip_cells(*self.limits_s, out)
+        return silence(out, self.unconnected[replica])
+
+    def expected(self, replica: int = 0, sequence: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """Return mean [S] and variance [S^2] of one read, both (n_cells,) float32.
+
+        As `read` with the white noise of `fast_sigma`, both clipped together: near a limit the
+        mean moves away from it and the variance falls.
+        """
+        base = self.slow(replica, sequence)
+        sigma, white = self.noise_s()
+        fast = np.float32(noise_split(self.spec, self.time_s).fast)
+        mean, variance = np.empty_like(base), np.empty_like(base)
+        expect_reads(
+            base, sigma[replica], white[replica], fast, *self.limits_s, mean, variance
+        )
+        unconnected = self.unconnected[replica]
+        return silence(mean, unconnected), silence(variance, unconnected)
+
     def fast_sigma(self, replica: int = 0) -> np.ndarray:
-        """Return the white noise of one read of every cell: (n_cells,) float32 [S]."""
+        """Return the white noise of one read of every cell, not clipped: (n_cells,) float32 [S]."""
         sigma, white = self.noise_s()
         fast = np.float32(noise_split(self.spec, self.time_s).fast)
         return np.asarray(np.hypot(sigma[replica] * fast, white[replica]))

@@ -19,7 +19,7 @@ def global_gain(chip: Chip, cells: Sequence[np.ndarray]) -> np.ndarray:
     Raises InputError where a set has no conductance left.
     """
     g_min = chip.spec.device.g_min_s
-    before, now = (np.clip(g, *chip.limits_s) for g in (chip.aged_at(0.0), chip.aged()))
+    before, now = (chip.clipped(g) for g in (chip.aged_at(0.0), chip.aged()))
     result = np.ones((chip.n_replicas, len(cells)))
     for k, index in enumerate(cells):
         wanted = (before[:, index].astype(float) - g_min).sum(axis=1)

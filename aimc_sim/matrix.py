@@ -11,7 +11,15 @@ from aimc_sim.chip import Chip
 from aimc_sim.compensation import global_gain
 from aimc_sim.errors import InputError
 from aimc_sim.kernels import mvm
-from aimc_sim.mapping import CellArray, Layout, Request, place, target_conductances, weight_scale
+from aimc_sim.mapping import (
+    CellArray,
+    Layout,
+    Request,
+    pieces_of,
+    place,
+    target_conductances,
+    weight_scale,
+)
 from aimc_sim.randomness import Purpose, clock_word
 from aimc_sim.specs import ChipSpec
 
@@ -48,8 +56,9 @@ class MappedMatrix:
 
     def program(self, seed: int = 0, replica: int = 0) -> AnalogMatrix:
         """Return the matrix programmed on one sampled chip."""
-        device = self.spec.device
-        target = target_conductances(self.real[None], self.scale, device, pair=True)
+        target = target_conductances(
+            self.real[None], self.scale, self.spec.device, pair=True, pieces=pieces_of(self.spec)
+        )
         chip = Chip(self.spec, self.layout, target.ravel(), seed, first_replica=replica)
         return AnalogMatrix(self, chip)
 
@@ -174,15 +183,16 @@ class AnalogMatrix:
         return w, v, noisy
 
     def _read_weights(self) -> tuple[np.ndarray, np.ndarray, bool]:
-        shape = self.array.tile.shape
-        scale = self.mapped.scale[0]
+        array, scale = self.array, self.mapped.scale[0]
+        shares = pieces_of(self.mapped.spec).shares[:, None, None]
         if self.mapped.spec.compensation == "global":
-            index = self.array.cell_index().ravel()
+            index = array.cell_index().ravel()
             scale = scale / global_gain(self.chip, [index])[0, 0]
-        g = self.chip.read().reshape(shape).astype(float)
-        variance = self.chip.fast_sigma().reshape(shape).astype(float) ** 2
-        w = np.ascontiguousarray((g[0, 0] - g[1, 0]) * scale, np.float32)
-        v = np.ascontiguousarray((variance[0, 0] + variance[1, 0]) * scale**2, np.float32)
+        g, variance = (array.by_piece(a)[:, :, 0].astype(float) for a in self.chip.expected())
+        difference = (shares * (g[:, 0] - g[:, 1])).sum(axis=0)
+        spread = (shares**2 * variance.sum(axis=1)).sum(axis=0)
+        w = np.ascontiguousarray(difference * scale, np.float32)
+        v = np.ascontiguousarray(spread * scale**2, np.float32)
         return w, v, bool(v.any() or self._adc_sigma.any())
 
     def mvm(self, x: ArrayLike, first_read: int | None = None) -> np.ndarray:

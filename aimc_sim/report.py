@@ -61,7 +61,7 @@ def map_report(record: Record, *, notes: bool = True) -> Group:
             row["name"],
             str(row["blocks"]),
             f"{row['n_in']} x {row['n_out']}",
-            "pairs" if row["pair"] else "single cells",
+            _weights_on(row),
             str(row["cells"]),
             row["tiles"],
         )
@@ -76,6 +76,13 @@ def map_report(record: Record, *, notes: bool = True) -> Group:
     )
     title = _title(f"{record['model']} on {record['chip']}", f"form {_form(record)}")
     return Group(title, table, Text(facts), *_lines(record["notes"] if notes else ()))
+
+
+def _weights_on(row: Record) -> str:
+    n = row.get("pieces", 1)
+    if n == 1:
+        return "pairs" if row["pair"] else "single cells"
+    return f"{n} pairs" if row["pair"] else f"{n} cells"
 
 
 def presets_report(record: Record) -> Group:
@@ -246,11 +253,35 @@ def _run_facts(record: Record) -> Text:
         + f"; drift compensation {record['compensation']}",
         f"modes outside the unit circle: {unstable} of {record['n_modes']}"
         + (" (most, over chips and times)" if unstable else " on every chip at every time"),
+        *_made(record),
         f"took {record['wall_s']:.1f} s",
     ]
     if record["form"] == "digital":
         lines[2] = "modes of A in digital logic"
     return Text("\n".join(lines))
+
+
+def _made(record: Record) -> list[str]:
+    """Return lines of what writing and faults left in the cells, where there was any of it."""
+    lines = []
+    if (faults := record.get("faults")) is not None:
+        lines.append(
+            "faulty cells a chip: "
+            + ", ".join(
+                f"{faults[kind]:.4g} {kind.replace('_', ' ')}"
+                for kind in ("stuck_low", "stuck_high", "unconnected")
+            )
+            + f" of {faults['cells']}"
+        )
+    if (writing := record.get("writing")) is not None:
+        energy_j = writing["energy_j"]
+        known = energy_j is not None and math.isfinite(energy_j)
+        lines.append(
+            f"written in {writing['pulses_mean']:.1f} pulses a cell (95 %: at most "
+            f"{writing['pulses_95']}); failed cells a chip {writing['failed']:.4g}; write energy "
+            + (f"{1e9 * energy_j:.4g} nJ a chip" if known else "unknown: the card has no voltages")
+        )
+    return lines
 
 
 def _cells(record: Record) -> str:

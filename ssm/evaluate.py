@@ -18,6 +18,7 @@ import numpy as np
 from aimc_sim.aging import check_time
 from aimc_sim.errors import CapacityError, InputError, UsageError
 from aimc_sim.specs import ChipSpec
+from aimc_sim.tally import Tally, add_up, tally
 from ssm.deploy import Deployment, deploy
 from ssm.inference import ProgrammedModel
 from ssm.model import Model
@@ -43,6 +44,7 @@ class Evaluation:
     quantized_logits : (n, n_classes) float32, error-free cells behind the chip's converters.
     chip_logits : (times, chips, n, n_classes) float32.
     unstable_modes : (times, chips), modes outside the unit circle before read noise.
+    cells : what writing and faults left in the chips.
     wall_s : duration.
     """
 
@@ -53,6 +55,7 @@ class Evaluation:
     quantized_logits: NDArray[np.float32]
     chip_logits: NDArray[np.float32]
     unstable_modes: NDArray[np.int64]
+    cells: Tally
     wall_s: float
 
     @property
@@ -195,17 +198,19 @@ def evaluate(
     n_runs = 1 + len(moments) * chips + int(exact != spec)
     count = _Counter(on_progress, len(x) * n_runs)
     reference = _reference(model, x, count)
-    logits, unstable = _run_chips(deployment, x, chips, seed, moments, count)
+    logits, unstable, cells = _run_chips(deployment, x, chips, seed, moments, count)
     quantized = logits
     if exact != spec:
         silent = deployment.converters._replace(adc_noise=np.float32(0))
         clean = dataclasses.replace(deployment, spec=exact, converters=silent)
-        quantized, _ = _run_chips(clean, x, 1, seed, (0.0,), count)
+        quantized, _, _ = _run_chips(clean, x, 1, seed, (0.0,), count)
     if len(moments) < len(times):
         order = [0 if len(moments) == 1 else moments.index(moment) for moment in times]
         logits, unstable = logits[order], unstable[order]
     wall_s = time.perf_counter() - begun
-    return Evaluation(deployment, times, y, reference, quantized[0, 0], logits, unstable, wall_s)
+    return Evaluation(
+        deployment, times, y, reference, quantized[0, 0], logits, unstable, cells, wall_s
+    )
 
 
 class _Counter:
@@ -236,8 +241,8 @@ def _run_chips(
     seed: int,
     moments: Sequence[float],
     count: _Counter,
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Return logits (times, chips, n, classes) and unstable modes (times, chips)."""
+) -> tuple[NDArray[np.float32], NDArray[np.int64], Tally]:
+    """Return logits (times, chips, n, classes), unstable modes (times, chips) and cell counts."""
     logits = np.empty((len(moments), chips, len(x), deployment.model.n_classes), np.float32)
     unstable = np.zeros((len(moments), chips), np.int64)
     steps = x.shape[1] * deployment.network.sign.size
@@ -245,10 +250,12 @@ def _run_chips(
     together = min(_CELLS // max(deployment.layout.n_cells, 1), _MODE_STEPS // (steps * least))
     together = min(max(1, together), chips)
     samples = max(least, _MODE_STEPS // (steps * together))
+    tallies = []
     for start in range(0, chips, together):
         own = slice(start, min(start + together, chips))
         n_own = own.stop - own.start
         fresh = ProgrammedModel(deployment, seed, n_own, start)
+        tallies.append(tally(fresh.chip))
         for k, moment in enumerate(moments):
             # one wait from programming, to the nanosecond, whatever the other times are
             programmed = ProgrammedModel(
@@ -260,7 +267,7 @@ def _run_chips(
                 run = programmed.infer(x[part], first_sample=first)
                 logits[k, own, part] = run.logits
                 count.add(n_own * len(x[part]))
-    return logits, unstable
+    return logits, unstable, add_up(tallies)
 
 
 def error_free(spec: ChipSpec) -> ChipSpec:
@@ -341,7 +348,7 @@ def vary(
             deployment = deploy(
                 before.model, spec, before.form, decay=before.decay, calibrate=before.signal
             )
-        logits, _ = _run_chips(deployment, x[:n], chips, seed, evaluation.times_s[-1:], count)
+        logits, _, _ = _run_chips(deployment, x[:n], chips, seed, evaluation.times_s[-1:], count)
         result[name] = logits[0]
     return result
 

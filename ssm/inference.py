@@ -217,12 +217,10 @@ class ProgrammedModel:
 
     def _static_weights(self, replica: int, gain: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return what the cells stand for now, without read noise: (n_weights,)."""
-        cells = self._cells()._replace(fast=np.float32(0))
+        cells = self._cells()
         w = np.empty(cells.exact.size, np.float32)
-        silent = np.zeros_like(cells.noise_s[replica])
-        sequence.read_weights(
-            cells, silent, silent, self.chip.aged()[replica], gain, w, np.empty_like(w)
-        )
+        g = self.chip.clipped(self.chip.aged()[replica], replica)
+        sequence.read_weights(cells, g, np.zeros_like(g), gain, w, np.empty_like(w))
         return w
 
     def _checked(self, x: NDArray[np.floating]) -> NDArray[np.float32]:
@@ -243,8 +241,8 @@ class ProgrammedModel:
         floor, ceiling = chip.limits_s
         return sequence.Cells(
             *chip.noise_s(), np.float32(split.slow), np.float32(split.fast), floor, ceiling,
-            np.float32(chip.spec.device.g_min_s), weights.plus, weights.minus, weights.scale,
-            weights.exact,
+            chip.unconnected, np.float32(chip.spec.device.g_min_s), weights.plus, weights.minus,
+            weights.scale, weights.exact,
         )
 
     def _source(self) -> sequence.Address:

@@ -238,6 +238,8 @@ def make_record(
         "compensation": spec.compensation,
         "tiles": deployment.layout.n_tiles,
         "devices": deployment.layout.n_used(),
+        "faults": found.cells.fault_record(),
+        "writing": found.cells.writing_record(),
         "utilisation": deployment.layout.utilisation(spec),
         "energy_j_per_inference": None,
         "latency_s_per_inference": None,

@@ -168,12 +168,14 @@ def finish_batch(
 
 @kernel(parallel=True)
 def mvm_cells(
-    x, g_plus, g_minus, sigma_plus, sigma_minus, scale, seeds, purpose, replica, place, out
+    x, g_plus, g_minus, sigma_plus, sigma_minus, floor, ceiling, scale, seeds, purpose, replica,
+    place, out,
 ):
     """The per-cell oracle of one row part: every cell draws its own noise at every read.
 
-    x (batch, n_in) after the DAC; g, sigma (n_in, n_out) float32 [S]; scale (n_out,) weight per
-    siemens; seeds (2,) words; purpose, replica, place: of the stream; out (batch, n_out).
+    x (batch, n_in) after the DAC; g, sigma (n_in, n_out) float32 [S], clipped with their noise
+    at floor and ceiling; scale (n_out,) weight per siemens; seeds (2,) words; purpose, replica,
+    place: of the stream; out (batch, n_out).
     """
     n_batch, n_in = x.shape
     n_out = scale.size
@@ -186,6 +188,8 @@ def mvm_cells(
             for j in range(n_out):
                 plus = g_plus[i, j] + sigma_plus[i, j] * z[j]
                 minus = g_minus[i, j] + sigma_minus[i, j] * z[n_out + j]
+                plus = min(max(plus, floor), ceiling)
+                minus = min(max(minus, floor), ceiling)
                 out[b, j] += x[b, i] * (plus - minus) * scale[j]
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from aimc_sim.kernels._jit import kernel
 from aimc_sim.kernels.cells import Draws, add_slow_noise, fill_cell_normals
 from aimc_sim.kernels.mvm import read_streams
+from aimc_sim.kernels.noise import expect_reads
 from ssm.kernels import activation, state
 from ssm.kernels.network import (
     A_PRODUCT,
@@ -42,6 +43,7 @@ class Cells(NamedTuple):
     fast: np.float32  # factor of the noise that is new at each read
     floor_s: np.float32
     ceiling_s: np.float32
+    unconnected: np.ndarray  # (n_replicas, n_cells) bool cells without current, or (n_replicas, 0)
     g_min_s: np.float32
     plus: np.ndarray  # (n_pieces, n_weights) int64 cell of a weight, -1: digital
     minus: np.ndarray  # (n_pieces, n_weights) int64, -1: single cell against g_min
@@ -61,7 +63,7 @@ def no_cells(w):
     none = np.full((1, w.size), -1)
     cells = Cells(
         np.zeros((1, 1), np.float32), np.zeros((1, 1), np.float32), _ZERO, _ZERO, _ZERO, _ZERO,
-        _ZERO, none, none, np.zeros((1, w.size), np.float32), w,
+        np.zeros((1, 0), np.bool_), _ZERO, none, none, np.zeros((1, w.size), np.float32), w,
     )
     draws = Draws(np.zeros(0, np.int32), np.zeros(0, np.uint64), np.zeros(1, np.int32))
     zero = np.uint64(0)
@@ -84,22 +86,13 @@ class Address(NamedTuple):
     read_purpose: int
 
 
-@kernel(inline=True)
-def read_cell(cell, base, noise_s, white_s, fast, floor, ceiling):
-    """Return mean and variance of one read of a cell, base (n_cells,) its slow value [S]."""
-    sigma = noise_s[cell] * fast
-    variance = sigma * sigma + white_s[cell] * white_s[cell]
-    return min(max(base[cell], floor), ceiling), variance
-
-
 @kernel()
-def read_weights(cells, noise_s, white_s, base, gain, w, v):
+def read_weights(cells, mean, variance, gain, w, v):
     """Fill w, v (n_weights,) with what one sequence finds: mean and variance of a read.
 
-    base : (n_cells,) float32 [S], slow noise included, not clipped. gain : (n_weights,).
+    mean, variance : of a read of every cell, (n_cells,) float32. gain : (n_weights,).
     """
     n_pieces = cells.plus.shape[0]
-    floor, ceiling, fast = cells.floor_s, cells.ceiling_s, cells.fast
     for k in range(w.size):
         if cells.plus[0, k] < 0:
             w[k] = cells.exact[k]
@@ -109,14 +102,12 @@ def read_weights(cells, noise_s, white_s, base, gain, w, v):
         for piece in range(n_pieces):
             plus, minus = cells.plus[piece, k], cells.minus[piece, k]
             scale = cells.scale[piece, k] / gain[k]
-            g, variance = read_cell(plus, base, noise_s, white_s, fast, floor, ceiling)
             if minus < 0:
-                total += (g - cells.g_min_s) * scale
+                total += (mean[plus] - cells.g_min_s) * scale
+                spread += variance[plus] * scale * scale
             else:
-                other, more = read_cell(minus, base, noise_s, white_s, fast, floor, ceiling)
-                total += (g - other) * scale
-                variance += more
-            spread += variance * scale * scale
+                total += (mean[plus] - mean[minus]) * scale
+                spread += (variance[plus] + variance[minus]) * scale * scale
         w[k] = total
         v[k] = spread
 
@@ -302,9 +293,15 @@ def sequence_weights(replica, sample, draws, cells, g, correction, network, conv
     n_weights = cells.exact.size
     w = np.empty(n_weights, np.float32)
     v = np.empty(n_weights, np.float32)
-    read_weights(
-        cells, cells.noise_s[replica], cells.white_s[replica], base, correction.gain, w, v
+    mean, variance = np.empty(g.size, np.float32), np.empty(g.size, np.float32)
+    expect_reads(
+        base, cells.noise_s[replica], cells.white_s[replica], cells.fast, cells.floor_s,
+        cells.ceiling_s, mean, variance,
     )
+    for i in range(cells.unconnected.shape[1]):
+        if cells.unconnected[replica, i]:
+            mean[i], variance[i] = _ZERO, _ZERO
+    read_weights(cells, mean, variance, correction.gain, w, v)
     noisy = find_noisy(network, cells, v, converters)
     places = np.empty(network.analog.size, np.int64)
     for product in range(places.size):

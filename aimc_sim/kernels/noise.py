@@ -1,0 +1,68 @@
+"""What a read finds of a cell: the mean and variance of noise that a range clips."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from aimc_sim.kernels._jit import kernel
+
+_ZERO = np.float32(0.0)
+_REACH = np.float32(36.0)  # square of the six sigma beyond which a limit is never met
+_FAR = 8.0  # sigmas beyond which a normal has no float64 share left to clip
+_ROOT_HALF = math.sqrt(0.5)
+_PHI_0 = 1 / math.sqrt(2 * math.pi)
+
+
+@kernel()
+def clipped_normal(mean, variance, floor, ceiling):
+    """Return mean and variance of clip(N(mean, variance), floor, ceiling), float32.
+
+    With alpha, beta the limits in standard deviations from the mean and D = (g - mean)/sigma,
+        E[D] = alpha Phi(alpha) + beta Phi(-beta) + phi(alpha) - phi(beta)
+        E[D^2] = alpha^2 Phi(alpha) + beta^2 Phi(-beta) + Phi(beta) - Phi(alpha)
+                 + alpha phi(alpha) - beta phi(beta)
+    """
+    sigma = math.sqrt(variance)
+    alpha, beta = (floor - mean) / sigma, (ceiling - mean) / sigma
+    if alpha >= _FAR:
+        return floor, _ZERO
+    if beta <= -_FAR:
+        return ceiling, _ZERO
+    alpha, beta = max(alpha, -_FAR), min(beta, _FAR)
+    below, above = 0.5 * math.erfc(-alpha * _ROOT_HALF), 0.5 * math.erfc(beta * _ROOT_HALF)
+    low, high = _PHI_0 * math.exp(-0.5 * alpha * alpha), _PHI_0 * math.exp(-0.5 * beta * beta)
+    first = alpha * below + beta * above + low - high
+    second = alpha * alpha * below + beta * beta * above + (1 - below - above)
+    second += alpha * low - beta * high
+    spread = max(second - first * first, 0.0)
+    return np.float32(mean + sigma * first), np.float32(variance * spread)
+
+
+@kernel(inline=True)
+def rectified(mean, variance, floor, ceiling):
+    """Return mean and variance of a read of a cell with Gaussian noise, all float32.
+
+    Those of the noise itself, unless the cell lies within six sigma of a limit or beyond it.
+    """
+    below, above = mean - floor, ceiling - mean
+    nearest = min(below, above)
+    if nearest > _ZERO and nearest * nearest >= _REACH * variance:
+        return mean, variance
+    if variance == _ZERO:
+        return min(max(mean, floor), ceiling), _ZERO
+    return clipped_normal(mean, variance, floor, ceiling)
+
+
+@kernel()
+def expect_reads(base, noise_s, white_s, fast, floor, ceiling, mean, variance):
+    """mean, variance = those of one read of every cell, all (n_cells,) float32 [S], [S^2].
+
+    base : slow noise included, not clipped. noise_s times the factor fast, and white_s, are
+    standard deviations of what is new at the read.
+    """
+    for i in range(base.size):
+        sigma = noise_s[i] * fast
+        spread = sigma * sigma + white_s[i] * white_s[i]
+        mean[i], variance[i] = rectified(base[i], spread, floor, ceiling)
