@@ -7,6 +7,7 @@ A cell's conductance is a pure function of (seed, replica, cell, time since prog
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -23,12 +24,43 @@ from aimc_sim.kernels.cells import (
     relax_cells,
 )
 from aimc_sim.kernels.curves import curve_values
+from aimc_sim.kernels.moving import (
+    NO_TELEGRAPH,
+    WHITE,
+    Source,
+    Telegraph,
+    add_levels,
+    moving_keys,
+)
 from aimc_sim.kernels.noise import expect_reads
 from aimc_sim.mapping import Layout
-from aimc_sim.noise import noise_split
+from aimc_sim.noise import (
+    MOST_BANDS,
+    Jumps,
+    draw_jumps,
+    leaving_pace,
+    noise_split,
+    telegraph_kinds,
+)
 from aimc_sim.randomness import Purpose, clock_word, seed_words
 from aimc_sim.specs import ChipSpec
 from aimc_sim.writing import Written, program
+
+
+@dataclass(frozen=True, eq=False)
+class Reads:
+    """What reads in a run find of the cells of one replica.
+
+    mean_s, variance : (n_cells,) float32 [S], [S^2] of a read. moving : (n_cells,) float32 [S^2]
+    variance of bands of 1/f noise for a factor of 1, (0,) without. telegraph : the cells with
+    telegraph noise; jump_s : (n,) float32 [S] from their lower to their upper level.
+    """
+
+    mean_s: np.ndarray
+    variance: np.ndarray
+    moving: np.ndarray
+    telegraph: Telegraph
+    jump_s: np.ndarray
 
 
 class Chip:
@@ -74,6 +106,7 @@ class Chip:
         self.written = written
         self._quality: tuple[np.ndarray, np.ndarray] | None = None
         self._aged: tuple[int, np.ndarray] | None = None
+        self._jumps: dict[int, Jumps] = {}
 
     @property
     def n_cells(self) -> int:
@@ -204,18 +237,57 @@ class Chip:
         sigma, white = self._quality
         return sigma * g, (white * g if noise.white is not None else white)
 
-    def slow(self, replica: int = 0, sequence: int = 0) -> np.ndarray:
-        """Return the conductances during one sequence of reads, slow noise included and nothing
-        clipped: (n_cells,) float32 [S]."""
+    def telegraph(self, replica: int = 0) -> Telegraph:
+        """Return the cells of a replica that have telegraph noise, as they are now."""
+        part, device = self.spec.device.telegraph, self.spec.device
+        if part is None:
+            return NO_TELEGRAPH
+        if replica not in self._jumps:
+            normals = [
+                self.normals(Purpose.TELEGRAPH, replica, k)[self.draws.index] for k in range(4)
+            ]
+            self._jumps[replica] = draw_jumps(part, normals)
+        jumps = self._jumps[replica]
+        written = self.programmed_s[replica, jumps.cell].astype(float)
+        amplitude = part.amplitude.evaluate(written, device.g_max_s) * jumps.amplitude
+        if part.relative:
+            amplitude = amplitude * np.clip(self.aged()[replica, jumps.cell], *self.limits_s)
+        if (unconnected := self.unconnected[replica]).size:
+            amplitude = silence(amplitude, unconnected[jumps.cell])
+        return Telegraph(
+            jumps.cell, amplitude.astype(np.float32), jumps.share.astype(np.float32),
+            telegraph_kinds(self.spec, jumps.correlation_s), leaving_pace(self.spec, jumps),
+        )
+
+    def source(self, replica: int = 0, sequence: int = 0) -> Source:
+        """Return where the noise of a sequence that moves is drawn from."""
+        keys = moving_keys(
+            *self.seed_words, self.first_replica + replica, MOST_BANDS, int(Purpose.BAND),
+            int(Purpose.REFRESH), int(Purpose.SWITCH),
+        )
+        return Source(keys, np.array([sequence, clock_word(self.clock_ns)], np.uint64))
+
+    def _slow(self, replica: int, sequence: int, factor: float, moving_too: bool) -> np.ndarray:
         out = self.aged()[replica].copy()
-        split = noise_split(self.spec, self.time_s)
-        if split.slow > 0.0:
+        if factor > 0.0:
             normals = self.normals(Purpose.READ_SLOW, replica, sequence, timed=True)
             sigma, _ = self.noise_s()
             add_slow_noise(
-                normals, self.draws.index, sigma[replica], np.float32(split.slow), out, out
+                normals, self.draws.index, sigma[replica], np.float32(factor), out, out
+            )
+        if self.spec.device.telegraph is not None:
+            add_levels(
+                self.telegraph(replica), self.source(replica, sequence), moving_too, out
             )
         return out
+
+    def slow(self, replica: int = 0, sequence: int = 0) -> np.ndarray:
+        """Return the conductances during a few reads: (n_cells,) float32 [S].
+
+        With all noise that lasts for these reads, also what moves in the steps of a run; nothing
+        is clipped.
+        """
+        return self._slow(replica, sequence, noise_split(self.spec, self.time_s).lasting, True)
 
     def read(self, replica: int = 0, sequence: int = 0) -> np.ndarray:
         """Return what one sequence of reads finds, slow noise included: (n_cells,) float32 [S]."""
@@ -223,24 +295,36 @@ class Chip:
         clip_cells(*self.limits_s, out)
         return silence(out, self.unconnected[replica])
 
-    def expected(self, replica: int = 0, sequence: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """Return mean [S] and variance [S^2] of one read, both (n_cells,) float32.
+    def expected(self, replica: int = 0, sequence: int = 0) -> Reads:
+        """Return mean and variance of a read of every cell in a run.
 
-        As `read` with the white noise of `fast_sigma`, both clipped together: near a limit the
-        mean moves away from it and the variance falls.
+        Those of `slow` with the white noise of `fast_sigma`, clipped together: near a limit the
+        mean moves away from it and the variance falls. Noise that moves with the steps of the
+        run is not in the mean; `Reads.moving` has its strength.
         """
-        base = self.slow(replica, sequence)
+        split, telegraph = noise_split(self.spec, self.time_s), self.telegraph(replica)
+        base = self._slow(replica, sequence, split.slow, False)
         sigma, white = self.noise_s()
-        fast = np.float32(noise_split(self.spec, self.time_s).fast)
         mean, variance = np.empty_like(base), np.empty_like(base)
+        moving = np.empty(base.size if split.bands else 0, np.float32)
+        jump = np.zeros(telegraph.cell.size, np.float32)
         expect_reads(
-            base, sigma[replica], white[replica], fast, *self.limits_s, mean, variance
+            base, sigma[replica], white[replica], np.float32(split.fast),
+            np.float32(split.moving), *self.limits_s, telegraph, mean, variance, moving, jump,
         )
         unconnected = self.unconnected[replica]
-        return silence(mean, unconnected), silence(variance, unconnected)
+        silence(mean, unconnected)
+        silence(variance, unconnected)
+        return Reads(mean, variance, moving, telegraph, jump)
 
     def fast_sigma(self, replica: int = 0) -> np.ndarray:
         """Return the white noise of one read of every cell, not clipped: (n_cells,) float32 [S]."""
         sigma, white = self.noise_s()
         fast = np.float32(noise_split(self.spec, self.time_s).fast)
-        return np.asarray(np.hypot(sigma[replica] * fast, white[replica]))
+        total = np.asarray(np.hypot(sigma[replica] * fast, white[replica]))
+        telegraph = self.telegraph(replica)
+        new = telegraph.kind == WHITE
+        share, cell = telegraph.share[new], telegraph.cell[new]
+        jumps = telegraph.amplitude_s[new] * np.sqrt(share * (1 - share))
+        total[cell] = np.hypot(total[cell], jumps)
+        return total

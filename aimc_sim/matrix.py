@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aimc_sim.chip import Chip
+from aimc_sim.chip import Chip, Reads
 from aimc_sim.compensation import global_gain
 from aimc_sim.errors import InputError
 from aimc_sim.kernels import mvm
+from aimc_sim.kernels.moving import MOVING, Moving, Telegraph, start_moving
 from aimc_sim.mapping import (
     CellArray,
     Layout,
@@ -20,6 +22,7 @@ from aimc_sim.mapping import (
     target_conductances,
     weight_scale,
 )
+from aimc_sim.noise import noise_split, refresh_pace
 from aimc_sim.randomness import Purpose, clock_word
 from aimc_sim.specs import ChipSpec
 
@@ -147,7 +150,9 @@ class AnalogMatrix:
     """A programmed matrix: `a.mvm(x)`, `x @ a`, `a.wait(seconds)`.
 
     Read noise: white noise is new for every vector, addressed by the running read index
-    `reads`; slow noise stays as it is until `wait` moves the clock.
+    `reads`; slow noise stays as it is until `wait` moves the clock. With noise_in_time
+    "spectrum" successive vectors are steps of step_period_s and noise moves between them; the
+    read index is the step, and a gap in it costs as much as the steps left out.
     """
 
     __array_ufunc__ = None  # numpy leaves x @ a to us
@@ -164,6 +169,8 @@ class AnalogMatrix:
         self._adc_sigma = self._adc_step * np.float32(noise)
         self._adc_inverse = 1 / self._adc_step
         self._plan: tuple[int, Any, Any] | None = None
+        self._moving: Moving | None = None  # changes with the reads, one thread at a time
+        self._next_step, self._moves = 1, Lock()
         self._n_in, self._complex = mapped.real.shape[0], bool(np.iscomplexobj(mapped.w))
 
     @property
@@ -183,17 +190,50 @@ class AnalogMatrix:
         return w, v, noisy
 
     def _read_weights(self) -> tuple[np.ndarray, np.ndarray, bool]:
+        """Return `weights`, and set `_moving` where noise moves with the reads."""
         array, scale = self.array, self.mapped.scale[0]
         shares = pieces_of(self.mapped.spec).shares[:, None, None]
         if self.mapped.spec.compensation == "global":
             index = array.cell_index().ravel()
             scale = scale / global_gain(self.chip, [index])[0, 0]
-        g, variance = (array.by_piece(a)[:, :, 0].astype(float) for a in self.chip.expected())
+        reads = self.chip.expected()
+        g, variance = (
+            array.by_piece(a)[:, :, 0].astype(float) for a in (reads.mean_s, reads.variance)
+        )
         difference = (shares * (g[:, 0] - g[:, 1])).sum(axis=0)
         spread = (shares**2 * variance.sum(axis=1)).sum(axis=0)
         w = np.ascontiguousarray(difference * scale, np.float32)
         v = np.ascontiguousarray(spread * scale**2, np.float32)
+        self._moving = self._start_moving(reads, scale, w)
+        self._next_step = 1
         return w, v, bool(v.any() or self._adc_sigma.any())
+
+    def _start_moving(self, reads: Reads, scale: np.ndarray, w: np.ndarray) -> Moving | None:
+        """Return the noise that moves with the reads, w changed to its first step; None: none."""
+        telegraph, spec = reads.telegraph, self.mapped.spec
+        if not reads.moving.size and not (telegraph.kind == MOVING).any():
+            return None
+        shares = pieces_of(spec).shares
+        pieces = self.array.by_piece(np.arange(self.chip.n_cells))[:, :, 0]  # (n, 2, rows, cols)
+        owner, turn = np.full(self.chip.n_cells, -1), np.zeros(self.chip.n_cells, np.float32)
+        strength = np.zeros(w.shape if reads.moving.size else 0)
+        for share, halves in zip(shares, pieces, strict=True):
+            for cells, sign in zip(halves, (1, -1), strict=True):
+                owner[cells] = np.arange(w.size).reshape(w.shape)
+                turn[cells] = sign * np.broadcast_to(share * scale, w.shape)
+                if reads.moving.size:
+                    strength += reads.moving[cells].astype(float) * (share * scale) ** 2
+        strength = np.sqrt(strength).ravel()
+        order = np.argsort(owner[telegraph.cell], kind="stable")
+        order = order[(owner[telegraph.cell] < 0).sum() :]
+        cell = telegraph.cell[order]
+        bands = noise_split(spec, self.chip.time_s).bands
+        moving: Moving = start_moving(
+            True, refresh_pace(spec), np.array(bands, np.float32), strength.astype(np.float32),
+            Telegraph(*(values[order] for values in telegraph)), reads.jump_s[order] * turn[cell],
+            owner[cell], self.chip.source(), w.reshape(-1),
+        )
+        return moving
 
     def mvm(self, x: ArrayLike, first_read: int | None = None) -> np.ndarray:
         """Return x @ w as the chip computes it, (batch, n_out) float32 (complex64 if w is).
@@ -224,12 +264,16 @@ class AnalogMatrix:
         before, after = self._current_plan()
         n_parts, n_out = self._adc_step.shape
         kernels: Any = mvm  # numba's, whose signatures star-arguments hide from a type checker
-        if len(x) < _BLAS_FROM:
+        if len(x) < _BLAS_FROM or self._moving is not None:
             out = np.empty((len(x), n_out), np.float32)
             # fresh buffers: threads may share a matrix, and the kernel lets other threads run
             widths = (self._n_in, n_out, n_out, n_out + 64)
             buffers = [np.empty(width, np.float32) for width in widths]
-            if not kernels.mvm_vectors(x, *before, first_read, *after, *buffers, out):
+            if self._moving is not None:
+                finite = self._multiply_steps(x, first_read, *buffers, out)
+            else:
+                finite = kernels.mvm_vectors(x, *before, first_read, *after, *buffers, out)
+            if not finite:
                 raise _not_finite("multiply")
             return out
         full_scale, w, v, part_rows, noisy, keys = before
@@ -249,6 +293,24 @@ class AnalogMatrix:
                 *(values[part] for values in adc), self._adc_limit, x_scale, out,
             )
         return out
+
+    def _multiply_steps(self, x: np.ndarray, first_read: int, *buffers: np.ndarray) -> bool:
+        """Multiply with noise that moves: reads are its steps, those before the first are made up.
+
+        A read before the last one starts again at step 0, with the same numbers.
+        """
+        kernels: Any = mvm
+        with self._moves:
+            before, after = self._current_plan()
+            if first_read < self._next_step - 1:
+                self._plan = None
+                before, after = self._current_plan()
+            finite = kernels.mvm_steps(
+                x, *before, first_read, *after, *buffers, self._moving, self._next_step,
+                before[1].reshape(-1),
+            )
+            self._next_step = max(self._next_step, first_read + len(x))
+        return bool(finite)
 
     def _current_plan(self) -> tuple[Any, Any]:
         """Return the kernel's arguments that hold until time passes, around the read index.

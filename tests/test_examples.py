@@ -35,6 +35,15 @@ def test_forms_of_a_are_compared_on_sampled_chips(capsys, monkeypatch):
     assert "0 of 384" in lines[4]
 
 
+def test_the_noise_of_a_run_is_compared_with_its_card(capsys, monkeypatch):
+    run_example("07_noise_spectrum.py", monkeypatch=monkeypatch)
+    lines = capsys.readouterr().out.splitlines()
+    frequency = [float(text) for text in lines[1].split()[1:]]
+    level = {int(line.split()[1]): [float(text) for text in line.split()[3:]] for line in lines[2:]}
+    assert frequency[:3] == [1e-5, 1e-4, 1e-3]
+    assert all(abs(value) < 0.6 for row in level.values() for value in row[:3])
+
+
 def test_every_example_has_a_test():
     tested = Path(__file__).read_text("utf-8")
     assert all(path.name in tested for path in EXAMPLES.glob("*.py"))

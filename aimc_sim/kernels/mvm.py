@@ -12,6 +12,7 @@ import numpy as np
 from aimc_sim.kernels._jit import kernel
 from aimc_sim.kernels.cells import stream_key
 from aimc_sim.kernels.converters import quantise
+from aimc_sim.kernels.moving import advance
 from aimc_sim.kernels.philox import fill_normals
 
 _ZERO32 = np.float32(0.0)
@@ -135,6 +136,26 @@ def mvm_vectors(
                 for j in range(n_out):
                     total[j] += y[j] * scale
     return check == _ZERO32
+
+
+@kernel()
+def mvm_steps(
+    x, full_scale, w, v, part_rows, noisy, keys, first_read, dac_limit, adc_step, adc_inverse,
+    adc_sigma, adc_limit, scaled, y, s, z, out, moving, first_step, w_flat,
+):
+    """As mvm_vectors, every vector a step of noise that moves; w changes in place, w_flat is it.
+
+    first_step : the one after the last that w has seen, at most first_read + 1.
+    """
+    finite = True
+    for b in range(x.shape[0]):
+        for step in range(first_step if b == 0 else first_read + b, first_read + b + 1):
+            advance(moving, step, w_flat)
+        finite &= mvm_vectors(
+            x[b : b + 1], full_scale, w, v, part_rows, noisy, keys, first_read + b, dac_limit,
+            adc_step, adc_inverse, adc_sigma, adc_limit, scaled, y, s, z, out[b : b + 1],
+        )
+    return finite
 
 
 @kernel(parallel=True)

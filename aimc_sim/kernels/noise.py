@@ -7,9 +7,11 @@ import math
 import numpy as np
 
 from aimc_sim.kernels._jit import kernel
+from aimc_sim.kernels.moving import LASTING, WHITE
 
 _ZERO = np.float32(0.0)
-_REACH = np.float32(36.0)  # square of the six sigma beyond which a limit is never met
+_ONE = np.float32(1.0)
+_REACH = np.float32(25.0)  # square of the five sigma beyond which a limit shifts 5e-8 sigma
 _FAR = 8.0  # sigmas beyond which a normal has no float64 share left to clip
 _ROOT_HALF = math.sqrt(0.5)
 _PHI_0 = 1 / math.sqrt(2 * math.pi)
@@ -44,7 +46,7 @@ def clipped_normal(mean, variance, floor, ceiling):
 def rectified(mean, variance, floor, ceiling):
     """Return mean and variance of a read of a cell with Gaussian noise, all float32.
 
-    Those of the noise itself, unless the cell lies within six sigma of a limit or beyond it.
+    Those of the noise itself, unless the cell lies within five sigma of a limit or beyond it.
     """
     below, above = mean - floor, ceiling - mean
     nearest = min(below, above)
@@ -56,13 +58,48 @@ def rectified(mean, variance, floor, ceiling):
 
 
 @kernel()
-def expect_reads(base, noise_s, white_s, fast, floor, ceiling, mean, variance):
-    """mean, variance = those of one read of every cell, all (n_cells,) float32 [S], [S^2].
+def expect_reads(
+    base, noise_s, white_s, fast, bands, floor, ceiling, telegraph, mean, variance, moving, jump
+):
+    """Fill what a read of every cell finds: mean [S] and white variance [S^2], (n_cells,) float32.
 
-    base : slow noise included, not clipped. noise_s times the factor fast, and white_s, are
-    standard deviations of what is new at the read.
+    base : [S] with the noise that lasts, not clipped. noise_s times the factor fast, and white_s,
+    are standard deviations of what is new at the read. moving : (n_cells,) [S^2] variance per
+    square factor of the bands that move, `bands` their factor together; (0,) where there are none.
+    telegraph : the cells with telegraph noise; jump (n,) [S] from their lower to their upper
+    level, where it moves.
+
+    A limit clips white and moving noise together; they share what it leaves of the variance.
     """
     for i in range(base.size):
         sigma = noise_s[i] * fast
-        spread = sigma * sigma + white_s[i] * white_s[i]
-        mean[i], variance[i] = rectified(base[i], spread, floor, ceiling)
+        white = sigma * sigma + white_s[i] * white_s[i]
+        if moving.size == 0:
+            mean[i], variance[i] = rectified(base[i], white, floor, ceiling)
+            continue
+        slow = noise_s[i] * bands
+        total = white + slow * slow
+        mean[i], left = rectified(base[i], total, floor, ceiling)
+        keep = left / total if total > _ZERO else _ZERO
+        variance[i] = white * keep
+        moving[i] = noise_s[i] * noise_s[i] * keep
+    for t in range(telegraph.cell.size):
+        if telegraph.kind[t] == LASTING:
+            continue
+        i, share = telegraph.cell[t], telegraph.share[t]
+        sigma, slow = noise_s[i] * fast, noise_s[i] * bands
+        white = sigma * sigma + white_s[i] * white_s[i]
+        total = white + slow * slow
+        low = base[i] - share * telegraph.amplitude_s[t]
+        below, left_below = rectified(low, total, floor, ceiling)
+        above, left_above = rectified(low + telegraph.amplitude_s[t], total, floor, ceiling)
+        keep = _ZERO
+        if total > _ZERO:
+            keep = (left_below + share * (left_above - left_below)) / total
+        jump[t] = above - below
+        mean[i] = below + share * jump[t]
+        variance[i] = white * keep
+        if telegraph.kind[t] == WHITE:
+            variance[i] += share * (_ONE - share) * jump[t] * jump[t]
+        if moving.size > 0:
+            moving[i] = noise_s[i] * noise_s[i] * keep

@@ -83,7 +83,10 @@ def test_the_variance_of_a_read_is_that_of_both_cells(card):
     # a step of a millisecond, so that the fast octaves of 1/f noise are there on every card
     spec = ChipSpec.preset(card).replace(compensation="none", step_period_s=1e-3)
     matrix = map_matrix(W, spec).program(seed=2).wait(60.0)
-    mean, per_cell = (a.astype(float).reshape(2, *W.shape) for a in matrix.chip.expected())
+    reads = matrix.chip.expected()
+    mean, per_cell = (
+        a.astype(float).reshape(2, *W.shape) for a in (reads.mean_s, reads.variance)
+    )
     weights, variance, is_noisy = matrix.weights()
     assert is_noisy
     scale = matrix.mapped.scale[0]
