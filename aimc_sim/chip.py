@@ -180,12 +180,14 @@ class Chip:
         sigma, white = self._quality
         return sigma * g, (white * g if noise.white is not None else white)
 
-    def read(self, replica: int = 0, sequence: int = 0) -> np.ndarray:
+    def read(
+        self, replica: int = 0, sequence: int = 0, purpose: Purpose = Purpose.READ_SLOW
+    ) -> np.ndarray:
         """Return what one sequence of reads finds, slow noise included: (n_cells,) float32 [S]."""
         out = self.aged()[replica].copy()
         split = noise_split(self.spec, self.time_s)
         if split.slow > 0.0:
-            normals = self.normals(Purpose.READ_SLOW, replica, sequence, timed=True)
+            normals = self.normals(purpose, replica, sequence, timed=True)
             sigma, _ = self.noise_s()
             add_slow_noise(
                 normals, self.draws.index, sigma[replica], np.float32(split.slow), out, out
