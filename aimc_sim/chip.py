@@ -267,31 +267,39 @@ class Chip:
         )
         return Source(keys, np.array([sequence, clock_word(self.clock_ns)], np.uint64))
 
-    def _slow(self, replica: int, sequence: int, factor: float, moving_too: bool) -> np.ndarray:
+    def _slow(
+        self, replica: int, sequence: int, factor: float, moving_too: bool,
+        purpose: Purpose = Purpose.READ_SLOW,
+    ) -> np.ndarray:
         out = self.aged()[replica].copy()
         if factor > 0.0:
-            normals = self.normals(Purpose.READ_SLOW, replica, sequence, timed=True)
+            normals = self.normals(purpose, replica, sequence, timed=True)
             sigma, _ = self.noise_s()
             add_slow_noise(
                 normals, self.draws.index, sigma[replica], np.float32(factor), out, out
             )
         if self.spec.device.telegraph is not None:
-            add_levels(
-                self.telegraph(replica), self.source(replica, sequence), moving_too, out
-            )
+            # reads for another purpose see the levels of a sequence that no run has
+            number = sequence + (0 if purpose == Purpose.READ_SLOW else 1 << 63)
+            add_levels(self.telegraph(replica), self.source(replica, number), moving_too, out)
         return out
 
-    def slow(self, replica: int = 0, sequence: int = 0) -> np.ndarray:
+    def slow(
+        self, replica: int = 0, sequence: int = 0, purpose: Purpose = Purpose.READ_SLOW
+    ) -> np.ndarray:
         """Return the conductances during a few reads: (n_cells,) float32 [S].
 
         With all noise that lasts for these reads, also what moves in the steps of a run; nothing
         is clipped.
         """
-        return self._slow(replica, sequence, noise_split(self.spec, self.time_s).lasting, True)
+        lasting = noise_split(self.spec, self.time_s).lasting
+        return self._slow(replica, sequence, lasting, True, purpose)
 
-    def read(self, replica: int = 0, sequence: int = 0) -> np.ndarray:
+    def read(
+        self, replica: int = 0, sequence: int = 0, purpose: Purpose = Purpose.READ_SLOW
+    ) -> np.ndarray:
         """Return what one sequence of reads finds, slow noise included: (n_cells,) float32 [S]."""
-        out = self.slow(replica, sequence)
+        out = self.slow(replica, sequence, purpose)
         clip_cells(*self.limits_s, out)
         return silence(out, self.unconnected[replica])
 

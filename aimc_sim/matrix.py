@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aimc_sim.chip import Chip, Reads
-from aimc_sim.compensation import global_gain
+from aimc_sim.compensation import Wiring, calibration_reads, fit_columns, global_gain
 from aimc_sim.errors import InputError
 from aimc_sim.kernels import mvm
 from aimc_sim.kernels.moving import MOVING, Moving, Telegraph, start_moving
@@ -168,7 +168,7 @@ class AnalogMatrix:
         noise = spec.adc.noise_lsb if self._adc_limit else 0.0
         self._adc_sigma = self._adc_step * np.float32(noise)
         self._adc_inverse = 1 / self._adc_step
-        self._plan: tuple[int, Any, Any] | None = None
+        self._plan: tuple[int, Any, Any, Any] | None = None
         self._moving: Moving | None = None  # changes with the reads, one thread at a time
         self._next_step, self._moves = 1, Lock()
         self._n_in, self._complex = mapped.real.shape[0], bool(np.iscomplexobj(mapped.w))
@@ -189,24 +189,65 @@ class AnalogMatrix:
         _, w, v, _, noisy, _ = self._current_plan()[0]
         return w, v, noisy
 
-    def _read_weights(self) -> tuple[np.ndarray, np.ndarray, bool]:
-        """Return `weights`, and set `_moving` where noise moves with the reads."""
-        array, scale = self.array, self.mapped.scale[0]
-        shares = pieces_of(self.mapped.spec).shares[:, None, None]
-        if self.mapped.spec.compensation == "global":
-            index = array.cell_index().ravel()
-            scale = scale / global_gain(self.chip, [index])[0, 0]
+    @property
+    def calibration_reads(self) -> int:
+        """Reads that the compensation takes at every moment at which the matrix is used."""
+        return calibration_reads(self.mapped.spec, 1, self.array.n_parts)
+
+    def _read_weights(self) -> tuple[np.ndarray, np.ndarray, bool, np.ndarray | None]:
+        """Return corrected weights, their variances, whether there is noise, and the offset.
+
+        Sets `_moving` where noise moves with the reads.
+        """
+        gain, offset = self._correction()
         reads = self.chip.expected()
-        g, variance = (
-            array.by_piece(a)[:, :, 0].astype(float) for a in (reads.mean_s, reads.variance)
-        )
-        difference = (shares * (g[:, 0] - g[:, 1])).sum(axis=0)
-        spread = (shares**2 * variance.sum(axis=1)).sum(axis=0)
-        w = np.ascontiguousarray(difference * scale, np.float32)
-        v = np.ascontiguousarray(spread * scale**2, np.float32)
-        self._moving = self._start_moving(reads, scale, w)
+        w, v = self._as_weights(reads.mean_s, reads.variance)
+        w = np.ascontiguousarray(w / gain, np.float32)
+        v = np.ascontiguousarray(v / gain**2, np.float32)
+        self._moving = self._start_moving(reads, self.mapped.scale[0] / gain, w)
         self._next_step = 1
-        return w, v, bool(v.any() or self._adc_sigma.any())
+        return w, v, bool(v.any() or self._adc_sigma.any()), offset
+
+    def _as_weights(self, g_s: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the weights that conductances g_s and their variances stand for, (n_in, n_out).
+
+        g_s, variance : (n_cells,) [S], [S^2].
+        """
+        scale = self.mapped.scale[0]
+        shares = pieces_of(self.mapped.spec).shares[:, None, None]
+        g, s = (self.array.by_piece(a)[:, :, 0].astype(float) for a in (g_s, variance))
+        w = (shares * (g[:, 0] - g[:, 1])).sum(axis=0) * scale
+        return w, (shares**2 * s.sum(axis=1)).sum(axis=0) * scale**2
+
+    def _correction(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return the gains of weights now, (1, 1) or (n_in, n_out), and the offset of outputs,
+        (n_out,) with full-scale inputs being 1, None where there is none."""
+        n_in, n_out = self.mapped.real.shape
+        spec = self.mapped.spec
+        if spec.compensation == "none":
+            return np.ones((1, 1)), None
+        if spec.compensation == "global":
+            return global_gain(self.chip, [self.array.cell_index().ravel()]), None
+        parts = np.arange(n_in) // self.array.part_rows
+        n_parts = len(self._adc_step)
+        dac_step = np.full(n_in, 1 / (self._dac_limit or np.float32(1)), np.float32)
+        wiring = Wiring(
+            row=np.repeat(np.arange(n_in), n_out),
+            column=(parts[:, None] * n_out + np.arange(n_out)).ravel(),
+            dac_step=dac_step,
+            adc_step=self._adc_step.ravel(),
+            dac_limit=self._dac_limit,
+            adc_limit=self._adc_limit,
+            adc_noise=np.float32(spec.adc.noise_lsb),
+            first=np.array([0, n_parts * n_out]),
+        )
+        found = self.chip.read(purpose=Purpose.COMPENSATE)
+        w, v = self._as_weights(found, self.chip.fast_sigma() ** 2)
+        fit = fit_columns(self.chip, wiring, self.mapped.real.ravel(), w.ravel(), v.ravel(), 0)
+        gain = fit.gain.reshape(n_parts, n_out)[parts]
+        if spec.compensation == "column":
+            return gain, None
+        return gain, fit.offset.reshape(n_parts, n_out).sum(axis=0).astype(np.float32)
 
     def _start_moving(self, reads: Reads, scale: np.ndarray, w: np.ndarray) -> Moving | None:
         """Return the noise that moves with the reads, w changed to its first step; None: none."""
@@ -252,6 +293,10 @@ class AnalogMatrix:
             first_read = self.reads
             self.reads += len(rows)
         out = self._multiply(rows, first_read)
+        offset = self._current_plan()[2]
+        if offset is not None:
+            scale = np.float32(self.mapped.full_scale or 0.0) or np.abs(rows).max(axis=1)
+            out -= np.where(scale > 0, scale, np.float32(1))[..., None] * offset
         if not self._complex:
             return out
         half = out.shape[1] // 2
@@ -261,7 +306,7 @@ class AnalogMatrix:
         return self.mvm(x)
 
     def _multiply(self, x: np.ndarray, first_read: int) -> np.ndarray:
-        before, after = self._current_plan()
+        before, after, _ = self._current_plan()
         n_parts, n_out = self._adc_step.shape
         kernels: Any = mvm  # numba's, whose signatures star-arguments hide from a type checker
         if len(x) < _BLAS_FROM or self._moving is not None:
@@ -301,10 +346,10 @@ class AnalogMatrix:
         """
         kernels: Any = mvm
         with self._moves:
-            before, after = self._current_plan()
+            before, after, _ = self._current_plan()
             if first_read < self._next_step - 1:
                 self._plan = None
-                before, after = self._current_plan()
+                before, after, _ = self._current_plan()
             finite = kernels.mvm_steps(
                 x, *before, first_read, *after, *buffers, self._moving, self._next_step,
                 before[1].reshape(-1),
@@ -312,15 +357,16 @@ class AnalogMatrix:
             self._next_step = max(self._next_step, first_read + len(x))
         return bool(finite)
 
-    def _current_plan(self) -> tuple[Any, Any]:
-        """Return the kernel's arguments that hold until time passes, around the read index.
+    def _current_plan(self) -> tuple[Any, Any, Any]:
+        """Return what holds until time passes: the kernel's arguments before and after the read
+        index, and the offset of the outputs.
 
         Made once per moment: assembling them costs as much as a product of 256 x 256.
         """
         chip = self.chip
         if self._plan is not None and self._plan[0] == chip.clock_ns:
             return self._plan[1:]
-        w, v, noisy = self._read_weights()
+        w, v, noisy, offset = self._read_weights()
         places = (int(clock_word(chip.clock_ns)) << 20) + np.arange(len(self._adc_step))
         keys = mvm.read_streams(
             *chip.seed_words, int(Purpose.READ), chip.first_replica, places
@@ -332,8 +378,8 @@ class AnalogMatrix:
             self._dac_limit, self._adc_step, self._adc_inverse, self._adc_sigma,
             self._adc_limit,
         )
-        self._plan = (chip.clock_ns, before, after)
-        return before, after
+        self._plan = (chip.clock_ns, before, after, offset)
+        return before, after, offset
 
 
 def converter_limit(bits: int | str) -> np.float32:

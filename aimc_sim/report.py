@@ -47,8 +47,11 @@ def run_report(record: Record, *, notes: bool = True) -> Group:
         _title(f"{record['model']} on {record['chip']}", _run_settings(record)),
         _accuracy_table(record),
     ]
-    parts += [_ablation_table(record)] if record.get("ablation") else []
-    parts += [_budget_table(record)] if record.get("budget") else []
+    for name, key, title in (
+        ("ablation", "off", "switched off alone"), ("budget", "on", "switched on alone")
+    ):
+        if record.get(name):
+            parts.append(_variation_table(record, name, key, title))
     parts.append(_run_facts(record))
     return Group(*parts, *_lines(record["notes"] if notes else ()))
 
@@ -243,6 +246,7 @@ def _error(relative: float | None) -> str:
 
 def _run_facts(record: Record) -> Text:
     unstable = max(row["max"] for row in record["unstable_modes"])
+    reads = record["calibration_reads"]
     lines = [
         f"\ntiles {record['tiles']}; {_cells(record)}",
         (
@@ -250,7 +254,8 @@ def _run_facts(record: Record) -> Text:
             if record["state_bits"] != "ideal"
             else "state registers in float32"
         )
-        + f"; drift compensation {record['compensation']}",
+        + f"; drift compensation {record['compensation']}"
+        + (f", {reads} calibration reads" if reads else ""),
         f"modes outside the unit circle: {unstable} of {record['n_modes']}"
         + (" (most, over chips and times)" if unstable else " on every chip at every time"),
         *_made(record),
@@ -288,23 +293,15 @@ def _cells(record: Record) -> str:
     return f"cells in use {record['devices']}; utilisation {100 * record['utilisation']:.1f} %"
 
 
-def _ablation_table(record: Record) -> Table:
-    rows = record["ablation"]
-    at = format_time(rows[0]["at_s"])
-    table = _table(f"\nswitched off alone, {at}", ("accuracy", "points won", "logit error"))
-    before = record["accuracy"]["chip"][-1]["mean"]
+def _variation_table(record: Record, name: str, key: str, title: str) -> Table:
+    """Return the table of non-idealities switched off ("ablation") or on ("budget") alone."""
+    rows = record[name]
+    labelled = record["accuracy"]["float"] is not None
+    columns = ["accuracy", "points"] if labelled else []
+    table = _table(f"\n{title}, {format_time(rows[0]['at_s'])}", [*columns, "logit error"])
     for row in rows:
-        mean = row["mean"]
-        won = _NOTHING if mean is None else f"{100 * (mean - before):+.1f}"
-        table.add_row(row["off"], _score(mean, None, None)[0], won, _error(row["relative_rms"]))
-    return table
-
-
-def _budget_table(record: Record) -> Table:
-    rows = record["budget"]
-    table = _table(f"\nswitched on alone, {format_time(rows[0]['at_s'])}", ("logit error",))
-    for row in rows:
-        table.add_row(row["on"], _error(row["relative_rms"]))
+        score = (f"{100 * row['mean']:.1f} %", f"{100 * row['change']:+.1f}") if labelled else ()
+        table.add_row(row[key], *score, _error(row["relative_rms"]))
     return table
 
 

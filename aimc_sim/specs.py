@@ -42,7 +42,7 @@ class AdcSpec(Spec):
 
     bits: Bits = 8
     headroom: float = Field(default=1.0, gt=0, le=64)
-    noise_lsb: float = Field(default=0.0, ge=0, le=64)
+    noise_lsb: float = Field(default=0.0, ge=0, le=1 << 21)  # 64 steps of 1 bit in those of 16
 
 
 class TileSpec(Spec):

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from aimc_sim.chip import Chip
-from aimc_sim.compensation import global_gain
 from aimc_sim.errors import CapacityError, InputError, UsageError
 from aimc_sim.kernels import threads
 from aimc_sim.kernels.moving import Telegraph, copy_moving
 from aimc_sim.noise import noise_split, refresh_pace
 from aimc_sim.randomness import Purpose, clock_word
+from ssm.correction import Corrections, correct, reads_of_correction
 from ssm.deploy import LARGEST
 from ssm.forms import leapfrog_group_matrix
 from ssm.kernels import sequence
@@ -35,7 +35,8 @@ class Run:
 
     logits : (n, n_classes) for one chip, (chips, n, n_classes) for several, float32.
     states : (chips, n, time, 2, K) where asked for, else None: both real states of every mode.
-    counts : events of the whole run: steps, conversions, products of A.
+    counts : events of the whole run: steps, conversions, products of A; the calibration reads
+        that the compensation took at this moment and the columns that it had to leave alone.
     wall_s : duration of the simulation.
     deployment : what ran.
     """
@@ -91,6 +92,7 @@ class ProgrammedModel:
             deployment.spec, deployment.layout, deployment.target_s, seed, chips, first_chip,
             written,
         )
+        self._corrected: tuple[int, Corrections] | None = None
 
     @property
     def chips(self) -> int:
@@ -290,14 +292,14 @@ class ProgrammedModel:
 
     def _corrections(self) -> list[sequence.Correction]:
         """Return what the digital side does about drift now, one for each chip."""
-        d = self.deployment
-        gain = np.ones((self.chips, d.network.analog.size))
-        if d.spec.compensation == "global":
-            found = global_gain(self.chip, [cells for cells, _ in d.compensated])
-            for k, (_, products) in enumerate(d.compensated):
-                gain[:, list(products)] = found[:, k : k + 1]
-        per_weight = gain[:, d.weights.product].astype(np.float32)
-        return [sequence.Correction(own, np.zeros(0, np.float32)) for own in per_weight]
+        return self._correction_now().each
+
+    def _correction_now(self) -> Corrections:
+        """Return the corrections of this moment, found once."""
+        now = self.chip.clock_ns
+        if self._corrected is None or self._corrected[0] != now:
+            self._corrected = (now, correct(self.deployment, self.chip, self._cells()))
+        return self._corrected[1]
 
     def _counts(self, n: int, n_steps: int) -> dict[str, int]:
         events = self.deployment.conversions()
@@ -306,6 +308,8 @@ class ProgrammedModel:
             "steps": runs * n_steps,
             "adc_conversions": runs * (events["per_step"] * n_steps + events["at_end"]),
             "state_products": runs * n_steps * events["state_products"],
+            "calibration_reads": self.chips * reads_of_correction(self.deployment),
+            "uncorrected_columns": int(self._correction_now().left_alone.sum()),
         }
 
 

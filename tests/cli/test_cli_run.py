@@ -311,12 +311,15 @@ def test_precision_quantises_the_chip_and_not_the_reference(run_json):
 
 def test_ablation_and_budget_name_what_the_chip_suffers_from(run_json):
     record = run_json("--at", "1h", "--ablate", "--budget", "--chips", 2)
-    names = ["programming", "drift", "read noise", "DAC", "ADC"]
-    assert [row["off"] for row in record["ablation"]] == names
-    assert [row["on"] for row in record["budget"]] == names
+    names = ["1/f noise", "ADC", "DAC", "drift", "programming"]
+    assert sorted(row["off"] for row in record["ablation"]) == names
+    assert sorted(row["on"] for row in record["budget"]) == names
     together = record["logit_error"][0]["relative_rms"]
     assert all(0 < row["relative_rms"] < 2 * together for row in record["budget"])
     assert all(len(row["per_chip"]) == 2 for row in record["ablation"])
+    full = record["accuracy"]["chip"][-1]["mean"]
+    assert all(row["change"] == pytest.approx(row["mean"] - full) for row in record["ablation"])
+    assert record["calibration_reads"] > 0
     record = run_json("--at", "0s", "--ablate", "--budget", "--chip", "ideal")
     assert record["ablation"] == []
     assert record["budget"] == []
