@@ -10,9 +10,9 @@ import numpy as np
 
 from aimc_sim.chip import Chip
 from aimc_sim.errors import InputError
-from aimc_sim.mapping import pieces_of
 from aimc_sim.kernels import mvm
 from aimc_sim.kernels.threads import one_thread
+from aimc_sim.mapping import pieces_of
 from aimc_sim.randomness import Purpose, clock_word
 from aimc_sim.specs import ChipSpec
 
