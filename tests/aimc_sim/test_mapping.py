@@ -101,7 +101,7 @@ def test_read_noise_of_the_pieces_adds_up_in_the_variance():
     matrix = map_matrix(W[:50], spec).program(1).wait(3600.0)
     _, v, noisy = matrix.weights()
     assert noisy
-    variance = matrix.array.by_piece(matrix.chip.expected()[1])[:, :, 0].astype(float)
+    variance = matrix.array.by_piece(matrix.chip.expected().variance)[:, :, 0].astype(float)
     shares = np.repeat([8 * 7 / 63, 7 / 63], 2) / 2
     expected = np.einsum("p,ph...->...", shares**2, variance) * matrix.mapped.scale[0] ** 2
     np.testing.assert_allclose(v, expected, rtol=1e-6)
