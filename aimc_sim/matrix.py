@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from threading import Lock
+from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -170,7 +170,7 @@ class AnalogMatrix:
         self._adc_inverse = 1 / self._adc_step
         self._plan: tuple[int, Any, Any, Any] | None = None
         self._moving: Moving | None = None  # changes with the reads, one thread at a time
-        self._next_step, self._moves = 1, Lock()
+        self._next_step, self._moves = 1, RLock()
         self._n_in, self._complex = mapped.real.shape[0], bool(np.iscomplexobj(mapped.w))
 
     @property
@@ -363,9 +363,16 @@ class AnalogMatrix:
 
         Made once per moment: assembling them costs as much as a product of 256 x 256.
         """
+        clock_ns, plan = self.chip.clock_ns, self._plan
+        if plan is None or plan[0] != clock_ns:
+            with self._moves:  # a second thread may be here: the noise must not start twice
+                plan = self._plan
+                if plan is None or plan[0] != clock_ns:
+                    plan = self._plan = (clock_ns, *self._make_plan())
+        return plan[1:]
+
+    def _make_plan(self) -> tuple[Any, Any, Any]:
         chip = self.chip
-        if self._plan is not None and self._plan[0] == chip.clock_ns:
-            return self._plan[1:]
         w, v, noisy, offset = self._read_weights()
         places = (int(clock_word(chip.clock_ns)) << 20) + np.arange(len(self._adc_step))
         keys = mvm.read_streams(
@@ -378,7 +385,6 @@ class AnalogMatrix:
             self._dac_limit, self._adc_step, self._adc_inverse, self._adc_sigma,
             self._adc_limit,
         )
-        self._plan = (chip.clock_ns, before, after, offset)
         return before, after, offset
 
 

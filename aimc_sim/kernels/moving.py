@@ -284,16 +284,19 @@ def start_moving(on, pace, factor, strength, telegraph, jump, owner, source, w):
         _jump(cells, levels, moving.jumps, t)
     for group in range(n_groups):
         base = group * GROUP
+        end = min(base + GROUP, n_weights)
+        own = base * (n_bands + 1)
         loud = False
-        for k in range(base, min(base + GROUP, n_weights)):
+        for k in range(base, end):
             loud |= moving.strength[k] > _ZERO
-            for row in range(n_bands + 1):
-                moving.sums[base * (n_bands + 1) + row * GROUP + k - base] = w[k]
+            moving.sums[own + n_bands * GROUP + k - base] = w[k]
         if loud:
             _refresh(moving, group, n_bands - 1, w)
             w0, w1, _, _ = _event_words(group, 0, _REFRESH, moving)
             _schedule(moving.first, moving.events, group, _steps_until(w0, w1, pace))
-        elif n_jumping > 0:  # its cells may still jump
+        elif n_jumping > 0:  # without bands, but its cells may still jump
+            for k in range(base, end):
+                moving.sums[own + k - base] = w[k]
             _show(moving, group, w)
     return moving
 

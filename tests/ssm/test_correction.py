@@ -6,6 +6,7 @@ from small_models import IDEAL, PCM, random_input, random_model
 
 import ssm
 from aimc_sim import compensation
+from aimc_sim.kernels.moving import NO_TELEGRAPH
 from aimc_sim.specs import ChipSpec
 from ssm import correction
 from ssm.kernels import sequence
@@ -36,7 +37,7 @@ def recorded(d, network, w):
     cells, draws, source = sequence.no_cells(w.astype(np.float32))
     record = empty_record(network, True)
     sequence.run_batch(
-        random_input(2, 1, 4, 6), 0, draws, cells, np.zeros((1, 1), np.float32),
+        random_input(2, 1, 4, 6), 0, draws, cells, [NO_TELEGRAPH], np.zeros((1, 1), np.float32),
         [sequence.no_correction(w)], network, ideal_converters(network), record, source,
         *buffer_sizes(network), np.zeros((1, 1, d.model.n_classes), np.float32),
         np.zeros((1, 1, 0, 2, network.sign.size), np.float32),
