@@ -222,15 +222,13 @@ class Chip:
         device = self.spec.device
         noise = device.read_noise
         if self._quality is None:
-            zero = np.zeros(self.programmed_s.shape, np.float32)
-            self._quality = (zero, zero)
-            if noise is not None:
-                g = self.programmed_s.astype(float)
-                sigma = noise.sigma.evaluate(g, device.g_max_s).astype(np.float32)
-                white = zero
-                if noise.white is not None:
-                    white = noise.white.evaluate(g, device.g_max_s).astype(np.float32)
-                self._quality = (silence(sigma, self.unconnected), silence(white, self.unconnected))
+            g = self.programmed_s
+            if noise is None:
+                sigma = white = np.zeros(g.shape, np.float32)
+            else:
+                table = flatten((noise.sigma, noise.white), device.g_max_s)
+                sigma, white = curve_values(table, g.ravel()).reshape(2, *g.shape)
+            self._quality = (silence(sigma, self.unconnected), silence(white, self.unconnected))
         if noise is None or not noise.relative:
             return self._quality
         g = self.clipped(self.aged())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 
@@ -57,12 +58,17 @@ class MappedMatrix:
             f"{self.layout.n_used()} cells, {100 * self.layout.utilisation(self.spec):.1f} % used"
         )
 
-    def program(self, seed: int = 0, replica: int = 0) -> AnalogMatrix:
-        """Return the matrix programmed on one sampled chip."""
+    @cached_property
+    def target_s(self) -> np.ndarray:
+        """Conductances asked for, (n_cells,) float32 [S]."""
         target = target_conductances(
             self.real[None], self.scale, self.spec.device, pair=True, pieces=pieces_of(self.spec)
         )
-        chip = Chip(self.spec, self.layout, target.ravel(), seed, first_replica=replica)
+        return target.ravel().astype(np.float32)
+
+    def program(self, seed: int = 0, replica: int = 0) -> AnalogMatrix:
+        """Return the matrix programmed on one sampled chip."""
+        chip = Chip(self.spec, self.layout, self.target_s, seed, first_replica=replica)
         return AnalogMatrix(self, chip)
 
 
