@@ -39,8 +39,10 @@ class Header:
     number_unit: str = ""
 
 
-def parse_header(name: str) -> Header:
+def parse_header(name: str, kind: str = "") -> Header:
     """Return what a column's name says.
+
+    kind : of quantity that is expected; a time may end in a single letter, as time_h does.
 
     Examples
     --------
@@ -50,6 +52,8 @@ def parse_header(name: str) -> Header:
     (100.0, 's')
     >>> parse_header("Measured_uS").unit, parse_header("Device A").unit
     ('uS', '')
+    >>> parse_header("elapsed_h", "time").unit
+    'h'
     """
     text = name.strip().replace("µ", "u").replace("μ", "u")
     voltage = None
@@ -67,7 +71,8 @@ def parse_header(name: str) -> Header:
         before = text[: tail.start(1)].rstrip(" ")
         if (number := _NUMBER.search(before)) is not None:
             return Header(unit, voltage, float(number.group(1)), tail.group(1))
-        if not unit and len(tail.group(1)) > 1:
+        lone = len(tail.group(1)) == 1 and not (kind == UNITS[tail.group(1)][0] == "time")
+        if not unit and not lone:
             unit = tail.group(1)
     if (number := _NUMBER.search(text)) is not None:
         return Header(unit, voltage, float(number.group(1)), "")

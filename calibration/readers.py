@@ -113,7 +113,7 @@ def _too_large(asked: str, size: int) -> InputError:
     )
 
 
-def _need(module: str, extra: str, asked: str) -> Any:
+def _need(module: str, asked: str) -> Any:
     from importlib import import_module
 
     try:
@@ -123,7 +123,7 @@ def _need(module: str, extra: str, asked: str) -> Any:
         raise UsageError(
             asked,
             f"the package {package} is not installed",
-            f"install it with pip install 'aimc-sim[{extra}]', or save the table as .csv",
+            f"install it with pip install 'aimc-sim[tables]', or save the table as .csv",
         ) from None
 
 
@@ -266,7 +266,6 @@ def _number(cell: Any, decimal_comma: bool = False) -> tuple[float, int]:
             return float(text.replace(",", ".")), NUMBER
         except ValueError:
             pass
-    # float() takes nan and inf; what instruments write for them is no number either way
     return np.nan, TEXT
 
 
@@ -292,7 +291,7 @@ def _choose(sheet: str | None, there: Sequence[str], what: str, path: Path) -> s
 
 
 def _read_xlsx(path: Path, sheet: str | None, asked: str) -> Grid:
-    openpyxl = _need("openpyxl", "xlsx", asked)
+    openpyxl = _need("openpyxl", asked)
     with zipfile.ZipFile(path) as archive:
         size = sum(item.file_size for item in archive.infolist())
     if size > MOST_BYTES:
@@ -336,7 +335,7 @@ def _from_columns(names: Sequence[str] | None, columns: Sequence[Any], asked: st
 
 
 def _read_parquet(path: Path, asked: str) -> Grid:
-    parquet = _need("pyarrow.parquet", "parquet", asked)
+    parquet = _need("pyarrow.parquet", asked)
     file = parquet.ParquetFile(path)
     about = file.metadata
     if about.num_rows * about.num_columns > _MOST_VALUES:
@@ -385,7 +384,7 @@ def _from_arrays(arrays: dict[str, NDArray[Any]], asked: str) -> Grid:
 
 
 def _read_hdf5(path: Path, sheet: str | None, asked: str) -> Grid:
-    h5py = _need("h5py", "hdf5", asked)
+    h5py = _need("h5py", asked)
     with h5py.File(path, "r") as file:
         groups: dict[str, dict[str, Any]] = {}
 
