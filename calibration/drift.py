@@ -270,14 +270,18 @@ class _Likelihood:
     def __init__(self, cells: _Cells, form: _Form, log_t0: float | None) -> None:
         self.cells, self.form, self.log_t0 = cells, form, log_t0
         self.reads = np.bincount(cells.index, minlength=len(cells.log_g))
-        self.blurred = bool((self.reads > 1).any()) and not _is_exact(cells, log_t0)
+        several = bool((self.reads > 1).any())
+        # reads on their power law to rounding: that rounding is known, and not fitted
+        exact = several and log_t0 is not None and _noise(cells, log_t0) < _EXACT
+        self.rounding2 = max(_noise(cells, log_t0), 1e-12) ** 2 if exact and log_t0 is not None else 0.0
+        self.blurred = several and not exact
 
     def __call__(self, theta: np.ndarray) -> np.ndarray:
         k = 0
         log_t0 = self.log_t0
         if log_t0 is None:
             log_t0, k = float(theta[0]), 1
-        tau2 = 0.0
+        tau2 = self.rounding2
         if self.blurred:
             tau2, k = math.exp(2 * min(max(float(theta[k]), -40.0), 5.0)), k + 1
         mu, s = theta[k : k + self.form.size], theta[k + self.form.size :]
@@ -290,7 +294,7 @@ class _Likelihood:
         near, far = -0.5 * (nu - m) ** 2 / variance, -0.5 * (nu + m) ** 2 / variance
         folded = near + np.where(nu > 0, np.log1p(np.exp(np.minimum(far - near, 700.0))), 0.0)
         total = folded - 0.5 * np.log(2 * np.pi * variance) - 0.5 * np.log(square)
-        if self.blurred:
+        if tau2 > 0:
             total -= 0.5 * ((self.reads - 1) * math.log(2 * math.pi * tau2) + rest / tau2)
         return np.asarray(total)
 
@@ -315,11 +319,6 @@ def _noise(cells: _Cells, log_t0: float) -> float:
     reads = np.bincount(cells.index, minlength=len(cells.log_g))
     free = float((reads - 1).sum())
     return math.sqrt(float(_exponents(cells, log_t0)[2].sum()) / free) if free else 0.0
-
-
-def _is_exact(cells: _Cells, log_t0: float | None) -> bool:
-    """Return whether reads lie on their power law to rounding, so that noise says nothing."""
-    return log_t0 is not None and _noise(cells, log_t0) < _EXACT
 
 
 def _exact_t0(cells: _Cells) -> tuple[float, float] | None:
