@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from aimc_sim.cards import DeviceSpec
 
 _SHOWN_CORRELATION = 0.1  # smaller ones are left out of a report, as lmfit does
+_MOST_CORRELATIONS = 20  # shown; a table over times and conductances has thousands
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ class Fit:
     correlation : (p, p) of the estimates, in the order of `parameters`.
     n : points used. dropped : reason -> points left out.
     goodness : reduced_chi_square, log_likelihood, aic, bic; those that exist.
-    alternatives : model -> aic of the models that lost.
+    alternatives : model -> aic of the other models.
     heldout : figures of data that a fit of the rest did not see.
     residuals : x and standardised residual of the points (or of a part of them), x_label of x.
     part : field of DeviceSpec -> its value, such as {"relaxation": RelaxationSpec(...)}.
@@ -124,7 +125,7 @@ class Fit:
         return dataclasses.replace(self, **changes)
 
     def report(self) -> str:
-        """Return the fit as text: values, correlations, goodness, held-out check, notes."""
+        """Return the fit as text: values, goodness, held-out check, correlations, notes."""
         lines = [f"[[{self.kind}: {self.model}]]"]
         if self.source is not None:
             lines.append(f"    data                = {self.source.path}")
@@ -138,10 +139,9 @@ class Fit:
             lines.append("    times               = {:.5g} to {:.5g} s".format(*self.time_range_s))
         lines += [f"    {name:<19} = {value:.7g}" for name, value in self.goodness.items()]
         lines += ["[[values]]", *self._value_lines()]
-        lines += self._correlation_lines()
         if self.alternatives:
             own = self.goodness.get("aic", math.nan)
-            lines.append("[[models that lost]]")
+            lines.append("[[other models]]")
             lines += [
                 f"    {name}: aic {aic:.7g} ({aic - own:+.4g})"
                 for name, aic in self.alternatives.items()
@@ -154,6 +154,7 @@ class Fit:
                 f"+- {item.error:.2g} {item.unit}  ({item.deviation:+.1f} errors)"
                 for item in self.heldout
             ]
+        lines += self._correlation_lines()
         lines += [f"note: {note}" for note in self.notes]
         if not self.converged:
             lines.append("warning: the fit did not converge; its values are no device's")
@@ -177,7 +178,10 @@ class Fit:
         ]
         if not pairs:
             return []
-        lines = [f"    C({a}, {b}) = {r:+.4f}" for _, r, a, b in sorted(pairs, reverse=True)]
+        pairs.sort(reverse=True)
+        lines = [f"    C({a}, {b}) = {r:+.4f}" for _, r, a, b in pairs[:_MOST_CORRELATIONS]]
+        if len(pairs) > _MOST_CORRELATIONS:
+            lines.append(f"    and {len(pairs) - _MOST_CORRELATIONS} smaller ones")
         return [f"[[correlations above {_SHOWN_CORRELATION}]]", *lines]
 
     def provenance(self) -> str:
@@ -259,7 +263,7 @@ def covariance_from_hessian(
         np.linalg.cholesky(hessian)
     except np.linalg.LinAlgError:
         return None
-    return np.linalg.inv(hessian) * np.outer(step, step)
+    return np.asarray(np.linalg.inv(hessian) * np.outer(step, step), float)
 
 
 def covariance_from_bootstrap(

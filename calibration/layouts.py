@@ -220,9 +220,12 @@ def _missing(
     labels = [key for key in ("cell", "ramp") if key in kind.other and key not in roles]
     # without names a time looks like many columns: it comes last
     rest = sorted((key for key in missing if key != kind.value), key=lambda key: key == "time_s")
-    wanted = [*([kind.value] if kind.value in missing else []), *labels, *rest]
-    if grid.names is not None and "initial_s" in kind.other and "initial_s" not in roles:
-        wanted.append("initial_s")
+    start = [kind.value] if kind.value in missing else []
+    if grid.names is None:
+        wanted = [*start, *labels, *rest]
+    else:
+        initial = ["initial_s"] if "initial_s" in kind.other and "initial_s" not in roles else []
+        wanted = [*start, *rest, *labels, *initial]
     for key in wanted:
         choices = [key]
         if key == kind.value:

@@ -78,9 +78,14 @@ def melt(
     value = kind_of(kind).value
     key = next(key for key in value_keys(kind_of(kind)) if key in roles)
     request = _Request(
-        grid, kind, roles, key, asked, _declared(unit, asked), read_voltage_v, []
+        grid, kind, roles, key, asked, _declared(unit, kind), read_voltage_v, []
     )
     wide = roles[key]
+    if read_voltage_v is not None and not _is_current(request, wide[0]):
+        raise UsageError(
+            asked, f"a read voltage is given, but column {grid.label(wide[0])} is no current",
+            "drop --read-voltage, or say --unit A",
+        )
     data = {
         role: np.tile(_role_values(request, role), len(wide))
         for role in roles if role not in (key, "voltage_v")
@@ -100,7 +105,7 @@ def melt(
     )
 
 
-def _declared(unit: str | None, asked: str) -> dict[str, str]:
+def _declared(unit: str | None, kind: str) -> dict[str, str]:
     """Return role -> unit of a text such as ``uS`` or ``measured_s=uS,time_s=ms``."""
     declared: dict[str, str] = {}
     for item in (unit or "").split(","):
@@ -111,7 +116,7 @@ def _declared(unit: str | None, asked: str) -> dict[str, str]:
                 f"choose one of {', '.join(_QUANTITIES)}",
             )
         if item:
-            kinds = _QUANTITIES[role] if role else (*CELL_UNITS, "steps", "voltage")
+            kinds = _QUANTITIES[role or kind_of(kind).value]
             declared[role] = unit_of(name, kinds)
     return declared
 
@@ -145,6 +150,11 @@ def _unit(request: _Request, role: str, column: int) -> tuple[str, float | None]
     if UNITS.get(header.number_unit, ("",))[0] in kinds:
         return header.number_unit, header.voltage_v  # Target_100uS holds microsiemens
     return "", header.voltage_v
+
+
+def _is_current(request: _Request, column: int) -> bool:
+    unit, _ = _unit(request, request.key, column)
+    return bool(unit) and UNITS[unit][0] == "current"
 
 
 def _role_values(request: _Request, role: str) -> Floats:
@@ -382,6 +392,8 @@ def _bad(request: _Request) -> dict[str, NDArray[np.bool_]]:
 
 def _example(request: _Request) -> str:
     """Return where the first word stands in a column of numbers."""
+    if not request.grid.texts:
+        return ""
     for role, columns in request.roles.items():
         for column in () if role in (*_LABELS, "polarity") else columns:
             for row, text in request.grid.texts.get(column, {}).items():

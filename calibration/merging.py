@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from aimc_sim.cards import DeviceSpec
 from aimc_sim.curves import Curve, CurvePiece
 from aimc_sim.fields import Spec, validated
@@ -23,9 +25,13 @@ def merge(fit: Fit, base: DeviceSpec | None, name: str | None) -> DeviceSpec:
     if base is None:
         data: dict[str, Any] = {"name": name or "measured", "description": "calibrated"}
     else:
-        data = dict(in_microsiemens(base) if high != base.g_max_s else base)
+        grown = low < base.g_min_s or high > base.g_max_s
+        data = dict(in_microsiemens(base) if grown else base)
         data["name"] = name or base.name
         caveats = [*base.caveats, *caveats]
+        if grown:
+            ends = f"{1e6 * base.g_min_s:.5g} and above {1e6 * base.g_max_s:.5g} uS"
+            caveats.append(f"below {ends} the parts of '{base.name}' keep their value there")
         caveats += _make_room(data, fit.part)
     data |= {"g_min_s": low, "g_max_s": high, **fit.part}
     ceiling = data.get("ceiling_s")
@@ -94,10 +100,12 @@ def _make_room(data: dict[str, Any], part: Any) -> list[str]:
 
 
 def in_microsiemens(device: DeviceSpec) -> DeviceSpec:
-    """Return the same device with every curve of r = g/g_max written in g_us.
+    """Return the same device with every curve of r = g/g_max written in g_us, and held outside.
 
-    Its g_max may then grow without its errors changing at a given conductance.
+    Its range may then grow: at a conductance that it had, errors stay what they were; beyond
+    the old range they keep the value of its end, where a polynomial may well turn negative.
     """
+    span = (1e6 * device.g_min_s, 1e6 * device.g_max_s)
     changed: dict[str, Any] = {}
     for name in ("programming", "pulses", "drift", "relaxation", "read_noise", "telegraph"):
         part = getattr(device, name)
@@ -109,9 +117,11 @@ def in_microsiemens(device: DeviceSpec) -> DeviceSpec:
         for field in type(part).model_fields:
             value = getattr(part, field)
             if isinstance(value, Curve):
-                fields[field] = _of_g(value, device.g_max_s, scale)
+                fields[field] = _held(_of_g(value, device.g_max_s, scale), span)
             elif isinstance(value, tuple) and value and isinstance(value[0], Curve):
-                fields[field] = tuple(_of_g(curve, device.g_max_s, scale) for curve in value)
+                fields[field] = tuple(
+                    _held(_of_g(curve, device.g_max_s, scale), span) for curve in value
+                )
         if reference is not None:
             fields["g_reference_s"] = None
         changed[name] = part.model_copy(update=fields)
@@ -141,3 +151,20 @@ def _of_g(curve: Curve, g_max_s: float, scale: float) -> Curve:
             )
         )
     return Curve(of="g_us", unit_s=unit_s, pieces=tuple(pieces))
+
+
+def _held(curve: Curve, span: tuple[float, float]) -> Curve:
+    """Return a curve of g_us that keeps its end values outside `span` [uS]."""
+    low, high = span
+    ends = curve.evaluate(np.array(span) * 1e-6, 1.0) / curve.unit_s
+    pieces = [CurvePiece(below=low, polynomial=(float(ends[0]),))] if low > 0 else []
+    for piece in curve.pieces:
+        last = piece.below is None or piece.below >= high
+        if piece.below is None or piece.below > low:
+            pieces.append(piece.model_copy(update={"below": high}) if last else piece)
+        if last:
+            break
+    return Curve(
+        of="g_us", unit_s=curve.unit_s,
+        pieces=(*pieces, CurvePiece(polynomial=(float(ends[1]),))),
+    )

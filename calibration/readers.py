@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 MOST_BYTES = 512 * 2**20  # of text, unpacked; past it a person wants columns, not a table
 _MOST_VALUES = 2**27  # of any format: 1 GiB as float64
 _CHUNK = 2**20  # cells turned into numbers at once
+_SNIFFED = 1000  # cells of a line that show whether it is a header
 NUMBER, EMPTY, TEXT = 0, 1, 2
 _SUFFIXES = {
     ".csv": "text", ".tsv": "text", ".txt": "text", ".dat": "text", ".xlsx": "xlsx",
@@ -123,14 +124,14 @@ def _need(module: str, asked: str) -> Any:
         raise UsageError(
             asked,
             f"the package {package} is not installed",
-            f"install it with pip install 'aimc-sim[tables]', or save the table as .csv",
+            "install it with pip install 'aimc-sim[tables]', or save the table as .csv",
         ) from None
 
 
 class _Counted(io.RawIOBase):
     """A binary stream that refuses to unpack more than MOST_BYTES."""
 
-    def __init__(self, inner: IO[bytes], asked: str) -> None:
+    def __init__(self, inner: Any, asked: str) -> None:
         self._inner, self._asked, self._seen = inner, asked, 0
 
     def readable(self) -> bool:
@@ -161,11 +162,12 @@ def _read_text(path: Path, packed: bool, asked: str) -> Grid:
         first = next(lines, None)
         if first is None:
             raise InputError(asked, "it has no rows of data", "give a file with rows")
+        lines = itertools.chain([first], lines)
         delimiter = max("\t,;", key=first.count)
         if first.count(delimiter) == 0:
-            rows: Iterator[Sequence[str]] = (line.split() for line in itertools.chain([first], lines))
+            rows: Iterator[Sequence[str]] = (line.split() for line in lines)
         else:
-            rows = csv.reader(itertools.chain([first], lines), delimiter=delimiter)
+            rows = csv.reader(lines, delimiter=delimiter)
         return _from_rows(rows, asked, decimal_comma=delimiter != ",")
 
 
@@ -190,8 +192,9 @@ def _from_rows(rows: Iterator[Sequence[Any]], asked: str, *, decimal_comma: bool
     start = list(itertools.islice(rows, 2))
     if not start:
         raise InputError(asked, "it has no rows of data", "give a file or sheet with rows")
-    numbers = [sum(_number(cell, decimal_comma)[1] == NUMBER for cell in row) for row in start]
-    words = sum(_number(cell, decimal_comma)[1] == TEXT for cell in start[0])
+    sample = [[_number(cell, decimal_comma)[1] for cell in row[:_SNIFFED]] for row in start]
+    numbers = [kinds.count(NUMBER) for kinds in sample]
+    words = sample[0].count(TEXT)
     header = words > 0 and (numbers[0] == 0 or (len(start) > 1 and numbers[0] < numbers[1]))
     names = tuple(str(cell or "").strip() for cell in start[0]) if header else None
     rest = itertools.chain(start[header:], rows)

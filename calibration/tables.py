@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
+import datetime as dt
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -88,6 +88,11 @@ def read_table(
     paths = [path] if isinstance(path, (str, Path)) else list(path)
     if not paths:
         raise UsageError(f"calibrate {kind}", "no file is given", "give a file of measurements")
+    if sample_period_s is not None and kind != "read-noise":
+        raise UsageError(
+            f"calibrate {kind} with a sample period", "only read noise is sampled evenly",
+            "drop --sample-period; map times with time_s=NAME",
+        )
     pieces = []
     for one in map(Path, paths):
         asked = f"read {kind} measurements from {one}"
@@ -120,11 +125,11 @@ def _rows_where(grid: Grid, where: Mapping[str, str] | None, asked: str) -> Grid
         return grid
     rows = np.flatnonzero(keep)
     place = {int(row): k for k, row in enumerate(rows)}
-    texts = {
-        column: {place[row]: text for row, text in cells.items() if row in place}
-        for column, cells in grid.texts.items()
+    kept = {
+        number: {place[row]: text for row, text in cells.items() if row in place}
+        for number, cells in grid.texts.items()
     }
-    return Grid(grid.names, grid.values[keep], grid.kinds[keep], texts, grid.first_line)
+    return Grid(grid.names, grid.values[keep], grid.kinds[keep], kept, grid.first_line)
 
 
 def _checked(points: Points, kind: str, asked: str) -> tuple[Points, dict[str, int]]:
@@ -228,7 +233,7 @@ def _join(kind: str, pieces: list[tuple[Path, int, Points, dict[str, int]]]) -> 
         path=" + ".join(str(path) for path, *_ in pieces),
         sha256=" + ".join(_sha256(path) for path, *_ in pieces),
         n_rows=n_rows,
-        date=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
+        date=dt.datetime.now(dt.UTC).strftime("%Y-%m-%d"),
     )
     joined = {name: np.concatenate(parts) for name, parts in columns.items()}
     unit = pieces[0][2].unit
