@@ -61,9 +61,9 @@ def fit_converter(table: Table) -> Fit:
         "offset": Parameter(float(offset), float(error[0]), unit),
         "noise": Parameter(noise, noise / np.sqrt(2 * free) if free else 0.0, unit),
     }
-    for c, value, e in zip(codes, inl, np.sqrt(np.maximum(np.diag(own), 0))):
+    for c, value, e in zip(codes, inl, np.sqrt(np.maximum(np.diag(own), 0)), strict=True):
         parameters[f"inl[{c:g}]"] = Parameter(float(value), float(e), "LSB")
-    for c, value, e in zip(codes[1:][near], dnl, dnl_error):
+    for c, value, e in zip(codes[1:][near], dnl, dnl_error, strict=True):
         parameters[f"dnl[{c:g}]"] = Parameter(float(value), float(e), "LSB")
     full = np.zeros((len(parameters), len(parameters)))
     full[:2, :2] = covariance[::-1, ::-1]

@@ -27,14 +27,14 @@ from calibration.tables import Table
 _EXACT = 1e-5  # of ln(g/g0): less scatter is rounding
 _LEAST = 0.02  # of the largest start: below, the logarithm of a ratio is noise
 _ENOUGH = 2000  # cells that choose a form and a start; its numbers are those of all cells
-_CUT = 6.0  # robust sigmas of a cell's exponent beyond which it is an outlier
+_CUT = 12.0  # robust sigmas, of all g together: at small g exponents spread more
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(24)
 
 
 class _Cells(NamedTuple):
     """The reads of all cells: ln(g/g0) at a time, and which cell it is of."""
 
-    index: np.ndarray  # (n,) cell of a read
+    owner: np.ndarray  # (n,) cell of a read
     y: np.ndarray  # (n,) ln(g/g0)
     t_s: np.ndarray
     start_s: np.ndarray
@@ -93,7 +93,8 @@ def fit_drift(table: Table, *, t0_s: float | None = None) -> Fit:
     lowest BIC. Exact likelihood of all reads of a cell, whose ln(g/g0) share the exponent and
     have normal noise tau of their own: with L = ln((t + t0)/(t_start + t0)) the estimate
     nu_c = -sum L y/sum L^2 of a cell is |N(mu, s^2)| blurred by tau^2/sum L^2. Standard errors
-    from the scores of the cells (`statistics.maximise_sum`). Cells whose exponent lies beyond 6 robust sigmas are dropped.
+    from the scores of the cells (`statistics.maximise_sum`). Cells whose exponent, or scatter
+    about it, lies beyond 12 robust sigmas are dropped, up to a tenth of all.
 
     Starts below 2 % of the largest are dropped, since the logarithm of their ratio is noise.
 
@@ -119,7 +120,7 @@ def fit_drift(table: Table, *, t0_s: float | None = None) -> Fit:
         )
     cells, outliers = _without_outliers(cells, log_t0)
     if outliers:
-        dropped["cells with an exponent beyond 6 sigma"] = outliers
+        dropped["cells with an exponent beyond 12 robust sigmas"] = outliers
     exact = _exact_t0(cells) if log_t0 is None else None
     if exact is not None:
         log_t0 = exact[0]
@@ -153,7 +154,7 @@ def fit_drift(table: Table, *, t0_s: float | None = None) -> Fit:
         goodness=goodness(-best.cost, len(best.theta), n, float((z**2).sum()) / max(
             len(z) - 2 * size, 1)),
         alternatives={
-            "relaxation, correlated in time (difference in the density of g)": own_aic + other - own,
+            "relaxation, correlated in time": own_aic + other - own,
             **{f"{POWER_LAW}, exponents {one.form.name}": 2 * len(one.theta) + 2 * one.cost
                for one in found if one is not best},
         },
@@ -185,8 +186,8 @@ def _compare(cells: _Cells, best: _Best) -> tuple[float, float]:
     Relaxation: at each time a normal about the start, mean and spread polynomials of it, the
     times of a cell correlated as they are found to be (a normal copula).
     """
-    g = np.exp(cells.y + cells.log_g[cells.index]) * 1.0
-    v = np.exp(cells.log_g)[cells.index]
+    g = np.exp(cells.y + cells.log_g[cells.owner])
+    v = np.exp(cells.log_g)[cells.owner]
     own = 2 * len(best.theta) + 2 * (best.cost + float(np.log(g).sum()))
     group = time_groups(cells.t_s)
     n_times = int(group.max()) + 1
@@ -201,7 +202,7 @@ def _compare(cells: _Cells, best: _Best) -> tuple[float, float]:
         aic = [2 * fit.n_parameters - 2 * fit.log_likelihood + 25.0 * (~fit.kept).sum()
                for fit in fits]
         fit = fits[int(np.argmin(aic))]
-        z[cells.index[here][fit.kept], k] = fit.z
+        z[cells.owner[here][fit.kept], k] = fit.z
         other += min(aic)
     whole = z[np.isfinite(z).all(axis=1)]
     if n_times > 1 and len(whole) > 4 * n_times:
@@ -234,10 +235,10 @@ def _exponents(cells: _Cells, log_t0: float) -> tuple[np.ndarray, np.ndarray, np
     """Return each cell's estimate of nu, its sum of L^2, and the sum of its squared residuals."""
     span = cells.spans(log_t0)
     n = len(cells.log_g)
-    square = np.bincount(cells.index, span * span, n)
-    nu = -np.bincount(cells.index, span * cells.y, n) / square
-    rest = cells.y + nu[cells.index] * span
-    return nu, square, np.bincount(cells.index, rest * rest, n)
+    square = np.bincount(cells.owner, span * span, n)
+    nu = -np.bincount(cells.owner, span * cells.y, n) / square
+    rest = cells.y + nu[cells.owner] * span
+    return nu, square, np.bincount(cells.owner, rest * rest, n)
 
 
 def _without_outliers(cells: _Cells, log_t0: float | None) -> tuple[_Cells, int]:
@@ -249,8 +250,7 @@ def _without_outliers(cells: _Cells, log_t0: float | None) -> tuple[_Cells, int]
         middle = np.median(value)
         size = 1.4826 * float(np.median(np.abs(value - middle)))
         if size > 0:
-            # nu spreads more at small g: the share that a wider normal has is kept
-            keep &= np.abs(value - middle) <= _CUT * 2 * size
+            keep &= np.abs(value - middle) <= _CUT * size
     if keep.all() or keep.mean() < 0.9:
         return cells, 0
     return _taken(cells, keep), int((~keep).sum())
@@ -269,11 +269,13 @@ class _Likelihood:
 
     def __init__(self, cells: _Cells, form: _Form, log_t0: float | None) -> None:
         self.cells, self.form, self.log_t0 = cells, form, log_t0
-        self.reads = np.bincount(cells.index, minlength=len(cells.log_g))
+        self.reads = np.bincount(cells.owner, minlength=len(cells.log_g))
         several = bool((self.reads > 1).any())
         # reads on their power law to rounding: that rounding is known, and not fitted
         exact = several and log_t0 is not None and _noise(cells, log_t0) < _EXACT
-        self.rounding2 = max(_noise(cells, log_t0), 1e-12) ** 2 if exact and log_t0 is not None else 0.0
+        self.rounding2 = 0.0
+        if exact and log_t0 is not None:
+            self.rounding2 = max(_noise(cells, log_t0), 1e-12) ** 2
         self.blurred = several and not exact
 
     def __call__(self, theta: np.ndarray) -> np.ndarray:
@@ -316,7 +318,7 @@ def _maximise(
 
 def _noise(cells: _Cells, log_t0: float) -> float:
     """Return the scatter of the reads of a cell about its power law."""
-    reads = np.bincount(cells.index, minlength=len(cells.log_g))
+    reads = np.bincount(cells.owner, minlength=len(cells.log_g))
     free = float((reads - 1).sum())
     return math.sqrt(float(_exponents(cells, log_t0)[2].sum()) / free) if free else 0.0
 
@@ -342,8 +344,8 @@ def _some(cells: _Cells) -> _Cells:
 
 def _taken(cells: _Cells, keep: np.ndarray) -> _Cells:
     """Return the reads of some cells."""
-    place, mine = np.cumsum(keep) - 1, keep[cells.index]
-    return _Cells(place[cells.index[mine]], cells.y[mine], cells.t_s[mine], cells.start_s[mine],
+    place, mine = np.cumsum(keep) - 1, keep[cells.owner]
+    return _Cells(place[cells.owner[mine]], cells.y[mine], cells.t_s[mine], cells.start_s[mine],
                   cells.log_g[keep])
 
 
@@ -436,7 +438,7 @@ def _predicted(cells: _Cells, theta: np.ndarray, form: _Form, log_t0: float | No
     time = theta[0] if log_t0 is None else log_t0
     blurred = len(theta) > k + 2 * form.size
     tau2 = math.exp(2 * theta[k]) if blurred else 0.0
-    log_g = cells.log_g[cells.index[here]]
+    log_g = cells.log_g[cells.owner[here]]
     mu = form.values(theta[-2 * form.size : -form.size], log_g)[:, None]
     s = form.values(theta[-form.size :], log_g)[:, None]
     span = cells.spans(time)[here][:, None]
@@ -454,7 +456,7 @@ def _held_out(
     taken = halves(np.arange(len(cells.log_g)))
     if taken.sum() < 4 * form.size + 4:
         return ()
-    mine = taken[cells.index]
+    mine = taken[cells.owner]
     half = _taken(cells, taken)
     best = _maximise(half, form, log_t0, start)
     group = time_groups(cells.t_s)
@@ -476,7 +478,7 @@ def _held_out(
         t = float(np.exp(np.log(cells.t_s[here]).mean()))
         error = (float(ratio.std()) / math.sqrt(len(ratio)), std_error(ratio))
         for what, value, seen, e, p in zip(
-            ("mean", "std"), guess, (ratio.mean(), ratio.std(ddof=1)), error, own
+            ("mean", "std"), guess, (ratio.mean(), ratio.std(ddof=1)), error, own, strict=True
         ):
             checked.append(Checked(f"{what} of g/g0 at {t:.4g} s", float(value), float(seen),
                                    math.sqrt(e**2 + max(float(p), 0.0))))

@@ -23,8 +23,8 @@ from calibration.statistics import (
     clipped_moments,
     covariance_from,
     find_limits,
-    fixed_or_chosen,
     fit_normal,
+    fixed_or_chosen,
     minimise,
 )
 from calibration.tables import Table

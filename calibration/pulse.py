@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from aimc_sim.cards import PulseSpec
+from aimc_sim.curves import Curve
 from aimc_sim.errors import InputError
 from calibration.checks import check_count, check_varies, columns, halves, std_error
 from calibration.fit import (
@@ -21,7 +22,6 @@ from calibration.fit import (
 from calibration.shapes import basis_parameters, polynomial_curve, table_curve
 from calibration.statistics import Basis, Choice, choose_orders, fit_normal, minimise
 from calibration.tables import Table
-
 
 _NODES = (8, 12, 16)  # numbers of conductances for a response that no polynomial follows
 
@@ -99,7 +99,8 @@ def fit_pulse(table: Table) -> Fit:
     parameters, to_powers = _parameters(sides, theta, covariance)
     moved = to_powers @ covariance @ to_powers.T
     n = sum(len(side.y) for side in sides)
-    z = [_residuals(side, part, theta[-1]) for side, part in zip(sides, _parts(sides, theta))]
+    pairs = list(zip(sides, _parts(sides, theta), strict=True))
+    z = [_residuals(side, part, theta[-1]) for side, part in pairs]
     chi = sum(float((one**2).sum()) for one in z) / max(n - len(theta), 1)
     dropped = dict(table.dropped)
     outliers = sum(side.outliers for side in sides)
@@ -116,7 +117,7 @@ def fit_pulse(table: Table) -> Fit:
         heldout=_held_out(sides),
         residuals=(np.concatenate([side.v for side in sides]), np.concatenate(z)),
         x_label="conductance before the pulse (uS)",
-        panels=tuple(_panel(side, part) for side, part in zip(sides, _parts(sides, theta))),
+        panels=tuple(_panel(side, part) for side, part in pairs),
         converged=converged,
         notes=("sigma holds the noise of the two reads of a step",),
         part={"pulses": _spec(sides, theta)},
@@ -149,7 +150,7 @@ def _parts(sides: list[_Side], theta: np.ndarray) -> list[np.ndarray]:
 
 def _cost(sides: list[_Side], theta: np.ndarray) -> float:
     return -sum(side.log_likelihood(part, theta[-1])
-                for side, part in zip(sides, _parts(sides, theta)))
+                for side, part in zip(sides, _parts(sides, theta), strict=True))
 
 
 def _maximise(sides: list[_Side]) -> tuple[np.ndarray, np.ndarray, bool, float]:
@@ -200,8 +201,8 @@ def _parameters(
 
 
 def _spec(sides: list[_Side], theta: np.ndarray) -> PulseSpec:
-    curves = {}
-    for side, part in zip(sides, _parts(sides, theta)):
+    curves: dict[str, Curve] = {}
+    for side, part in zip(sides, _parts(sides, theta), strict=True):
         p = side.x.shape[1]
         m, s = side.x @ part[:p], side.w @ part[p:]
         least, most = float(m.min()), float(m.max())
@@ -211,15 +212,20 @@ def _spec(sides: list[_Side], theta: np.ndarray) -> PulseSpec:
         low, high = least - margin, most + margin
         low, high = (max(low, 0.0), high) if side.name == "set" else (low, min(high, 0.0))
         if side.basis.nodes is not None:
-            curves[f"{side.name}_mean"] = table_curve(side.basis.nodes, np.clip(part[:p], low, high))
-            curves[f"{side.name}_sigma"] = table_curve(side.basis.nodes, part[p:])
+            nodes = side.basis.nodes
+            curves[f"{side.name}_mean"] = table_curve(nodes, np.clip(part[:p], low, high))
+            curves[f"{side.name}_sigma"] = table_curve(nodes, part[p:])
             continue
         power = [side.basis.to_natural(order) for order in side.choice[:2]]
         curves[f"{side.name}_mean"] = polynomial_curve(power[0] @ part[:p], low=low, high=high)
         curves[f"{side.name}_sigma"] = polynomial_curve(
             power[1] @ part[p:], low=0.5 * float(s.min()), high=1.5 * float(s.max())
         )
-    return PulseSpec(device_spread=float(min(abs(theta[-1]), 1.0)), **curves)
+    return PulseSpec(
+        set_mean=curves["set_mean"], set_sigma=curves["set_sigma"],
+        reset_mean=curves["reset_mean"], reset_sigma=curves["reset_sigma"],
+        device_spread=float(min(abs(theta[-1]), 1.0)),
+    )
 
 
 def _residuals(side: _Side, part: np.ndarray, spread: float) -> np.ndarray:

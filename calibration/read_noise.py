@@ -206,19 +206,19 @@ def _fit_cell(y: np.ndarray, period_s: float, seed: int, quick: _Cell | None = N
 def _misfit(cell: _Cell) -> float:
     """Return the mean square of the bins' deviations in units of their scatter."""
     gram = cell.gram
-    return float((gram.count * (gram.power / cell.power(gram.f_hz) - 1) ** 2).mean())
+    return float((gram.lines * (gram.power / cell.power(gram.f_hz) - 1) ** 2).mean())
 
 
 def _whittle(cell: _Cell) -> float:
     gram = cell.gram
     s = cell.power(gram.f_hz)
-    return float((gram.count * (np.log(s) + gram.power / s)).sum())
+    return float((gram.lines * (np.log(s) + gram.power / s)).sum())
 
 
 def _std(cell: _Cell) -> float:
     """Return the standard deviation [uS] that the model has over a run as long as the cell's."""
     gram = cell.gram
-    return math.sqrt(float((cell.power(gram.f_hz) * gram.count).sum()) * gram.step_hz)
+    return math.sqrt(float((cell.power(gram.f_hz) * gram.lines).sum()) * gram.step_hz)
 
 
 def _common_exponent(cells: list[_Cell]) -> tuple[float, float]:
@@ -273,18 +273,19 @@ def _parameters(
     levels = [float(np.mean([cells[k].level for k in group])) for group in groups]
     for what in ("sigma", "white"):
         pairs = [
-            _pooled(*(np.array(x) for x in zip(*(_at(cells[k], what) for k in group))))
+            _pooled(*np.array([_at(cells[k], what) for k in group]).T)
             for group in groups
         ]
-        value, error = (np.array(x) for x in zip(*pairs))
-        parameters |= level_parameters(what, levels, value, error)
+        parameters |= level_parameters(
+            what, levels, np.array([pair[0] for pair in pairs]),
+            np.array([pair[1] for pair in pairs]),
+        )
     if len(groups) > 1:
-        own = np.array([[cells[k].spectrum.spectrum.exponent for k in group][0]
-                        for group in groups])
-        error = np.array([math.sqrt(max(cells[group[0]].spectrum.covariance[2, 2], 0))
-                          for group in groups])
-        parameters |= level_parameters("exponent", levels, own, error, "")
-    for group, level in zip(groups, levels):
+        own = np.array([cells[group[0]].spectrum.spectrum.exponent for group in groups])
+        own_error = np.array([math.sqrt(max(cells[group[0]].spectrum.covariance[2, 2], 0))
+                              for group in groups])
+        parameters |= level_parameters("exponent", levels, own, own_error, "")
+    for group, level in zip(groups, levels, strict=True):
         jumping = [cells[k] for k in group if cells[k].amplitude]
         if not jumping:
             continue
@@ -364,12 +365,12 @@ def _held_out(
 ) -> list[Checked]:
     """Return the spread of each cell's later reads beside what the spectrum of the first says."""
     checked = []
-    for cell, (first, later) in list(zip(cells, halves))[:16]:
+    for cell, (first, later) in list(zip(cells, halves, strict=True))[:16]:
         gram = periodogram(later, cell.period_s)
         power = first.power(gram.f_hz)
-        variance = float((power * gram.count).sum()) * gram.step_hz
+        variance = float((power * gram.lines).sum()) * gram.step_hz
         # each frequency's power spreads by itself; the spectrum's own error is about as large
-        spread = math.sqrt(2 * float((power**2 * gram.count).sum())) * gram.step_hz
+        spread = math.sqrt(2 * float((power**2 * gram.lines).sum())) * gram.step_hz
         std = math.sqrt(variance)
         checked.append(Checked(f"std of later reads at {cell.level:.4g} uS", std,
                                float(later.std()), 0.5 * spread / std, "uS"))
@@ -379,7 +380,7 @@ def _held_out(
 def _residuals(cells: list[_Cell]) -> tuple[np.ndarray, np.ndarray]:
     f = np.concatenate([np.log10(one.gram.f_hz) for one in cells])
     z = np.concatenate([
-        np.sqrt(one.gram.count) * (one.gram.power / one.power(one.gram.f_hz) - 1) for one in cells
+        np.sqrt(one.gram.lines) * (one.gram.power / one.power(one.gram.f_hz) - 1) for one in cells
     ])
     return f, z
 
@@ -388,7 +389,7 @@ def _panel(cell: _Cell) -> Panel:
     gram = cell.gram
     return Panel(
         f"spectrum at {cell.level:.4g} uS", "frequency (Hz)", "power (uS^2/Hz)", gram.f_hz,
-        gram.power, gram.power / np.sqrt(gram.count), gram.f_hz, cell.power(gram.f_hz),
+        gram.power, gram.power / np.sqrt(gram.lines), gram.f_hz, cell.power(gram.f_hz),
         log_x=True, log_y=True,
     )
 

@@ -144,7 +144,7 @@ def fit_relaxation(
     if n < len(v):
         dropped["beyond 5 sigma"] = len(v) - n
     curves = [fit.at(v[group == k]) for k, fit in enumerate(fits)]
-    pairs = [card_curves(fit, m, s) for fit, (m, s) in zip(fits, curves)]
+    pairs = [card_curves(fit, m, s) for fit, (m, s) in zip(fits, curves, strict=True)]
     spec = RelaxationSpec(
         kind="added",
         times_s=tuple(float(t) for t in times),
@@ -183,7 +183,7 @@ def _orders(
         here = np.flatnonzero(group == k)
         chosen.append(fixed_or_chosen(v[here], y[here], cell[here], limits.take(here),
                                       mean_order, sigma_order, _NODES))
-    return Choice(*(max(numbers) for numbers in zip(*chosen)))
+    return Choice(*(max(numbers) for numbers in zip(*chosen, strict=True)))
 
 
 def _fit_times(
@@ -218,7 +218,7 @@ def _parameters(
 ) -> dict[str, Parameter]:
     parameters: dict[str, Parameter] = {}
     p = fits[0].n_parameters
-    for k, (fit, t) in enumerate(zip(fits, times)):
+    for k, (fit, t) in enumerate(zip(fits, times, strict=True)):
         own, a = error[k * p : (k + 1) * p], len(fit.mean)
         for name, part in (("mean", slice(0, a)), ("sigma", slice(a, p))):
             found = basis_parameters(name, fit.basis, fit.theta[part], own[part])
@@ -241,7 +241,7 @@ def _held_out(
     low = data.g_s.min() * 1e6 if limits.low.any() else -np.inf
     high = data.g_s.max() * 1e6 if limits.high.any() else np.inf
     checked: list[Checked] = []
-    for k, (fit, t) in enumerate(zip(fits, times)):
+    for k, (fit, t) in enumerate(zip(fits, times, strict=True)):
         here = (group == k) & ~taken
         g, found = v[here], y[here]
         if not fit.kept.all():

@@ -19,14 +19,14 @@ class Gram(NamedTuple):
 
     f_hz: np.ndarray  # (bins,) mean frequency
     power: np.ndarray  # (bins,) mean power [uS^2/Hz]
-    count: np.ndarray  # (bins,) frequencies in a bin
+    lines: np.ndarray  # (bins,) frequencies in a bin
     step_hz: float  # between frequencies
     variance: float  # of the series [uS^2]
 
     @property
     def weight(self) -> np.ndarray:
         """Frequencies that a bin counts for, with the model's own error beside the sampling's."""
-        return np.asarray(self.count / (1 + self.count / _MODEL))
+        return np.asarray(self.lines / (1 + self.lines / _MODEL))
 
 
 class Spectrum(NamedTuple):
@@ -96,10 +96,10 @@ def fit_spectrum(
 
     jumps : start of (V, rate), V = A^2 p (1 - p), of a Lorentzian. loose : for data that no sum
     of these is equal to: a bin weighs as 200 frequencies at most, and the variance of the model
-    is held to that of the series within some 2 %, power and rate of the jumps near their start. exponent : fixed. The covariance is a sandwich:
-    a bin's mean power spreads by S/sqrt(count), or its misfit if that is more.
+    is held to that of the series within some 2 %, power and rate of the jumps near their start.
+    exponent : fixed. The covariance is a sandwich: a bin's mean power spreads by S/sqrt(count), or its misfit if that is more.
     """
-    weight = gram.weight if loose else gram.count
+    weight = gram.weight if loose else gram.lines
 
     def build(x: np.ndarray) -> SpectrumFit:
         a = exponent or float(np.clip(x[2], *_EXPONENTS))
@@ -114,7 +114,7 @@ def fit_spectrum(
         s = build(x).power(gram.f_hz)
         total = float((weight * (np.log(s) + gram.power / s)).sum())
         if loose:
-            variance = float((s * gram.count).sum()) * gram.step_hz
+            variance = float((s * gram.lines).sum()) * gram.step_hz
             total += 0.5 * (np.log(variance / gram.variance) / 0.015) ** 2
         # beyond allowed exponents, and rates in the band, the way back must be felt
         total += 1e4 * max(abs(float(x[2]) - 1) - 0.49, 0.0) ** 2
@@ -147,17 +147,17 @@ def fit_spectrum(
             best[free] = found
     assert best is not None
     if jumps is None and not loose:
-        power = float((gram.count * gram.power).sum() / gram.count.sum())
-        flat = float((gram.count * (np.log(power) + gram.power / power)).sum())
-        if flat - value < np.log(gram.count.sum()):  # by BIC nothing but white noise
+        power = float((gram.lines * gram.power).sum() / gram.lines.sum())
+        flat = float((gram.lines * (np.log(power) + gram.power / power)).sum())
+        if flat - value < np.log(gram.lines.sum()):  # by BIC nothing but white noise
             alone = Spectrum(power, 1e-12 * power, 1.0)
-            error = np.diag([1 / float(gram.count.sum()), 0.0, 1e6])
+            error = np.diag([1 / float(gram.lines.sum()), 0.0, 1e6])
             off = gram.power / power - 1
-            return SpectrumFit(alone, None, error, float((gram.count * off**2).mean()), True)
+            return SpectrumFit(alone, None, error, float((gram.lines * off**2).mean()), True)
     fit = build(best)
     s = fit.power(gram.f_hz)
     off = gram.power / s - 1
-    misfit = float((gram.count * off**2).mean())
+    misfit = float((gram.lines * off**2).mean())
     step = 1e-4
     slope = np.stack([
         (np.log(build(best + step * unit).power(gram.f_hz)) - np.log(s)) / step
@@ -165,5 +165,5 @@ def fit_spectrum(
     ])
     slope[2] = slope[2] if exponent is None else 0.0
     inverse = np.linalg.pinv((slope * weight) @ slope.T)
-    spread = (slope * weight**2 * np.maximum(1 / gram.count, off**2 if loose else 0)) @ slope.T
+    spread = (slope * weight**2 * np.maximum(1 / gram.lines, off**2 if loose else 0)) @ slope.T
     return fit._replace(covariance=inverse @ spread @ inverse, misfit=misfit, converged=converged)

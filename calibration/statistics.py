@@ -70,7 +70,8 @@ class Basis:
         matrix = np.zeros((order + 1, order + 1))
         shift = np.array([-self.centre, 1.0]) / self.half
         for k in range(order + 1):
-            power, total = np.ones(1), np.zeros(1)
+            power: np.ndarray = np.ones(1)
+            total: np.ndarray = np.zeros(1)
             for c in chebyshev.cheb2poly(np.eye(order + 1)[k]):
                 total = polynomial.polyadd(total, c * power)
                 power = polynomial.polymul(power, shift)

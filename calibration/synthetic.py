@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import hashlib
 from collections.abc import Sequence
 from typing import Any
@@ -107,7 +107,7 @@ def synthetic(
 def _with(device: DeviceSpec, parts: tuple[str, ...]) -> DeviceSpec:
     """Return the card with these parts alone."""
     every = {part for parts in _PARTS.values() for part in parts}
-    return device.model_copy(update={part: None for part in every - set(parts)})
+    return device.model_copy(update=dict.fromkeys(every - set(parts)))
 
 
 def _table(
@@ -118,7 +118,7 @@ def _table(
     for column in data.values():
         digest.update(np.ascontiguousarray(column, float).tobytes())
     n = len(next(iter(data.values())))
-    date = datetime.datetime.now(datetime.UTC).date().isoformat()
+    date = dt.datetime.now(dt.UTC).date().isoformat()
     return Table(
         kind=kind, columns={key: np.asarray(value, float) for key, value in data.items()},
         n_rows=n, source=Source(f"synthetic, card '{name}', seed {seed}", digest.hexdigest(), n,

@@ -77,16 +77,16 @@ def test_noise_of_five_levels_is_reproduced(shared: Path) -> None:
     jumping = [name for name in fit.parameters if name.startswith("amplitude at")]
     assert [float(name.split()[2]) for name in jumping] == pytest.approx(
         [9.48, 85.3, 134.0, 185.1], rel=0.01)
-    for panel, y in zip(fit.panels, reads * 1e6):
+    for panel, y in zip(fit.panels, reads * 1e6, strict=False):
         gram = periodogram(y, 1 / 400)
         model = np.interp(np.log(gram.f_hz), np.log(panel.curve_x), np.log(panel.curve_y))
         model = np.exp(model)
-        std = np.sqrt((model * gram.count).sum() * gram.step_hz)
+        std = np.sqrt((model * gram.lines).sum() * gram.step_hz)
         assert std == pytest.approx(y.std(), rel=0.05)
         quarter = np.floor(np.log10(gram.f_hz / 0.2) * 4)
         for k in range(12):
             here = quarter == k
-            weight = gram.count[here]
+            weight = gram.lines[here]
             ratio = (gram.power[here] * weight).sum() / (model[here] * weight).sum()
             assert abs(10 * np.log10(ratio)) < 3, (panel.title, k)
 
