@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.polynomial.polynomial import polyval
 
-from calibration.statistics import minimise
+from calibration.likelihood import minimise
 
 POWER_LAW = "power-law drift"
 _POINTS = 5_000  # that choose its eight numbers; its likelihood is that of all points

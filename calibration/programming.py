@@ -10,23 +10,15 @@ from scipy import special
 from aimc_sim.cards import ProgrammingSpec
 from calibration.checks import check_count, check_varies, columns, compare, halves
 from calibration.fit import Checked, Fit, Panel, Parameter, correlation_of, goodness
+from calibration.likelihood import covariance_from, minimise
+from calibration.orders import Choice, fixed_or_chosen
 from calibration.shapes import (
     bounded_curve,
     level_parameters,
     polynomial_parameters,
     table_curve,
 )
-from calibration.statistics import (
-    Choice,
-    Limits,
-    NormalFit,
-    clipped_moments,
-    covariance_from,
-    find_limits,
-    fit_normal,
-    fixed_or_chosen,
-    minimise,
-)
+from calibration.statistics import Limits, NormalFit, clipped_moments, find_limits, fit_normal
 from calibration.tables import Table
 
 _FEW_TARGETS = 16  # up to so many are described one by one

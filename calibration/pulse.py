@@ -19,8 +19,10 @@ from calibration.fit import (
     covariance_from_hessian,
     goodness,
 )
+from calibration.likelihood import minimise
+from calibration.orders import Choice, choose_orders
 from calibration.shapes import basis_parameters, polynomial_curve, table_curve
-from calibration.statistics import Basis, Choice, choose_orders, fit_normal, minimise
+from calibration.statistics import Basis, fit_normal
 from calibration.tables import Table
 
 _NODES = (8, 12, 16)  # numbers of conductances for a response that no polynomial follows
@@ -86,14 +88,15 @@ def fit_pulse(table: Table) -> Fit:
     same = (ramp[1:] == ramp[:-1]) & (polarity[1:] == polarity[:-1])
     same &= pulse[1:] == pulse[:-1] + 1
     sides = []
-    for name, sign in (("set", 1), ("reset", -1)):
-        mine = same & (polarity[1:] == sign)
+    chosen = {name: same & (polarity[1:] == sign) for name, sign in (("set", 1), ("reset", -1))}
+    for name, mine in chosen.items():
         if not mine.any():
             raise InputError(
                 "fit pulse", f"no ramp has {name.upper()} pulses",
                 "give the ramps of both polarities (+1 SET, -1 RESET): a cell needs both",
             )
         check_count("pulse", f"{name.upper()} steps", int(mine.sum()), 20)
+    for name, mine in chosen.items():
         sides.append(_side(name, ramp[1:][mine], g[:-1][mine], np.diff(g)[mine]))
     theta, covariance, converged, value = _maximise(sides)
     parameters, to_powers = _parameters(sides, theta, covariance)

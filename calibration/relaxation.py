@@ -9,17 +9,16 @@ import numpy as np
 from aimc_sim.cards import RelaxationSpec
 from calibration.checks import check_count, check_varies, columns, compare, halves
 from calibration.fit import Checked, Fit, Panel, Parameter, correlation_of, goodness
+from calibration.orders import Choice, fixed_or_chosen
 from calibration.power_law import power_law_aic
 from calibration.shapes import basis_parameters, card_curves
 from calibration.statistics import (
-    Choice,
     Limits,
     NormalFit,
     clipped_moments,
     clustered,
     find_limits,
     fit_normal,
-    fixed_or_chosen,
 )
 from calibration.tables import Table
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from calibration.statistics import minimise
+from calibration.likelihood import minimise
 
 _PER_DECADE = 12
 _MODEL = 200.0  # a bin weighs as so many frequencies at most: no model is better than 7 %
@@ -97,7 +97,8 @@ def fit_spectrum(
     jumps : start of (V, rate), V = A^2 p (1 - p), of a Lorentzian. loose : for data that no sum
     of these is equal to: a bin weighs as 200 frequencies at most, and the variance of the model
     is held to that of the series within some 2 %, power and rate of the jumps near their start.
-    exponent : fixed. The covariance is a sandwich: a bin's mean power spreads by S/sqrt(count), or its misfit if that is more.
+    exponent : fixed. The covariance is a sandwich: a bin's mean power spreads by S/sqrt(lines),
+    or by its misfit if that is more.
     """
     weight = gram.weight if loose else gram.lines
 

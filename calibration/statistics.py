@@ -8,24 +8,14 @@ scaled variable u in -1 .. 1 (Chebyshev's) and handed out in powers of v.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.polynomial import chebyshev, polynomial
-from scipy import optimize, special, stats
+from scipy import special, stats
 
-from calibration.fit import covariance_from_hessian
-
-Cost = Callable[[np.ndarray], float]
-Terms = Callable[[np.ndarray], np.ndarray]
-
-MOST_ORDER = 4
 CUT = 5.0  # sigmas beyond which a point is an outlier
 MOST_DROPPED = 0.1  # share of points that may be outliers
-_CROSS_POINTS = 10_000  # a cross-validation needs no more to choose among five orders
-_FOLDS = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,7 +200,7 @@ def fit_normal(
     start = _robust_start(x, w, y, limits)
     kept = _inliers(y, x @ start[:n_mean], w @ start[n_mean:], limits)
     for _ in range(8):
-        theta, converged = _maximise(x[kept], w[kept], y[kept], limits.take(kept), start)
+        theta, converged = maximise(x[kept], w[kept], y[kept], limits.take(kept), start)
         now = _inliers(y, x @ theta[:n_mean], w @ theta[n_mean:], limits)
         if (now == kept).all() or kept.all():
             break
@@ -239,7 +229,7 @@ def _finished(
     kept: np.ndarray, basis: Basis, n_mean: int, converged: bool,
 ) -> NormalFit:
     x, w, y, limits = x[kept], w[kept], y[kept], limits.take(kept)
-    value, dm, ds, *second = _terms(x @ theta[: n_mean], w @ theta[n_mean :],
+    value, dm, ds, *second = terms(x @ theta[: n_mean], w @ theta[n_mean :],
                                     y, limits)
     hessian = _hessian(x, w, *second)
     score = np.hstack([x * dm[:, None], w * ds[:, None]])
@@ -283,7 +273,7 @@ def _huber(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return theta
 
 
-def _maximise(
+def maximise(
     x: np.ndarray, w: np.ndarray, y: np.ndarray, limits: Limits, start: np.ndarray
 ) -> tuple[np.ndarray, bool]:
     """Return the maximum by Newton or Fisher scoring, steps halved, and whether it was reached."""
@@ -291,7 +281,7 @@ def _maximise(
     theta = start.copy()
     if not (w @ theta[n_mean:] > 0).all():
         theta[n_mean:] = _constant(w, float(y.std()) or 1e-30)
-    value, dm, ds, *second = _terms(x @ theta[:n_mean], w @ theta[n_mean:], y, limits)
+    value, dm, ds, *second = terms(x @ theta[:n_mean], w @ theta[n_mean:], y, limits)
     best = float(value.sum())
     for _ in range(40):
         s = w @ theta[n_mean:]
@@ -306,21 +296,21 @@ def _maximise(
             trial = theta + factor * step
             s_trial = w @ trial[n_mean:]
             if (s_trial > 0.02 * np.abs(s)).all():
-                terms = _terms(x @ trial[:n_mean], s_trial, y, limits)
-                found = float(terms[0].sum())
+                made = terms(x @ trial[:n_mean], s_trial, y, limits)
+                found = float(made[0].sum())
                 if found >= best - 1e-9 * abs(best):
                     break
             factor /= 2
         else:
             return theta, gain < 1e-3
         theta, best = trial, found
-        value, dm, ds, *second = terms
+        value, dm, ds, *second = made
         if gain < 1e-7:
             return theta, True
     return theta, False
 
 
-def _terms(m: np.ndarray, s: np.ndarray, y: np.ndarray, limits: Limits) -> tuple[np.ndarray, ...]:
+def terms(m: np.ndarray, s: np.ndarray, y: np.ndarray, limits: Limits) -> tuple[np.ndarray, ...]:
     """Return log-likelihoods of points and their first and second derivatives by m and s."""
     z = (y - m) / s
     value = -0.5 * z * z - np.log(s) - 0.5 * np.log(2 * np.pi)
@@ -353,108 +343,6 @@ def _expected(x: np.ndarray, w: np.ndarray, s: np.ndarray) -> np.ndarray:
     return np.block([[(x.T * scale) @ x, zero], [zero.T, 2 * (w.T * scale) @ w]])
 
 
-class Choice(NamedTuple):
-    """How mean and spread depend on v: orders of polynomials, or a number of nodes."""
-
-    mean_order: int
-    sigma_order: int
-    n_nodes: int = 0
-
-    def basis(self, v: np.ndarray) -> Basis:
-        """Return the basis over v."""
-        return Basis.over(v, self.n_nodes)
-
-    def __str__(self) -> str:
-        if self.n_nodes:
-            return f"mean and sigma by straight lines between {self.n_nodes} conductances"
-        return f"mean of order {self.mean_order}, sigma of order {self.sigma_order}"
-
-
-def choose_orders(
-    v: np.ndarray,
-    y: np.ndarray,
-    group: np.ndarray,
-    *,
-    limits: Limits | None = None,
-    most_order: int = MOST_ORDER,
-    nodes: tuple[int, ...] = (),
-) -> Choice:
-    """Return the orders of mean and spread that predict left-out groups best.
-
-    Five-fold cross-validation of the log-likelihood over groups (cells, or points), the orders
-    raised from (0, 0) while that wins more than 1. An order too many costs only wider errors,
-    one too few makes all others wrong. Then lines between `nodes` are tried as well.
-    """
-    limits = limits or Limits.none(len(v))
-    if len(v) > _CROSS_POINTS:
-        taken = np.linspace(0, len(v) - 1, _CROSS_POINTS).astype(int)
-        v, y, group, limits = v[taken], y[taken], group[taken], limits.take(taken)
-    most = min(most_order, len(np.unique(v)) - 1)
-    _, group = np.unique(group, return_inverse=True)
-    fold = (group * 7919 % 10007) % _FOLDS  # neighbours in the file go to different folds
-    scores: dict[Choice, np.ndarray] = {}
-
-    def gain(choice: Choice, before: Choice) -> float:
-        for one in (before, choice):
-            if one not in scores:
-                scores[one] = _left_out(v, y, fold, limits, one)
-        difference = scores[choice] - scores[before]
-        return float(difference.sum()) - 1.0
-
-    best = Choice(0, 0)
-    while True:
-        steps = ((1, 0), (0, 1), (2, 0), (0, 2), (1, 1))
-        raised = [Choice(best.mean_order + i, best.sigma_order + j) for i, j in steps]
-        gains = [(gain(c, best), c) for c in raised if max(c.mean_order, c.sigma_order) <= most]
-        if not gains or max(gains)[0] <= 0:
-            break
-        best = max(gains)[1]
-    for n in nodes:
-        choice = Choice(0, 0, n)
-        if len(v) >= 20 * n and gain(choice, best) > 0:
-            best = choice
-    return best
-
-
-def fixed_or_chosen(
-    v: np.ndarray, y: np.ndarray, group: np.ndarray, limits: Limits | None,
-    mean_order: int | None, sigma_order: int | None, nodes: tuple[int, ...] = (),
-) -> Choice:
-    """Return the orders that were given, and those of `choose_orders` where none was."""
-    if mean_order is not None and sigma_order is not None:
-        return Choice(mean_order, sigma_order)
-    fixed = mean_order is not None or sigma_order is not None
-    choice = choose_orders(v, y, group, limits=limits, nodes=() if fixed else nodes)
-    return Choice(
-        choice.mean_order if mean_order is None else mean_order,
-        choice.sigma_order if sigma_order is None else sigma_order,
-        choice.n_nodes,
-    )
-
-
-def _left_out(
-    v: np.ndarray, y: np.ndarray, fold: np.ndarray, limits: Limits, choice: Choice
-) -> np.ndarray:
-    """Return each point's log-likelihood under the fit without its fold; outliers count alike."""
-    result = np.empty(len(y))
-    basis = choice.basis(v)
-    orders = choice[:2]
-    whole = fit_normal(v, y, *orders, limits=limits, basis=basis)
-    x, w = (basis.design(v, order) for order in orders)
-    n_mean = x.shape[1]
-    start = np.concatenate([whole.mean, whole.sigma])
-    for k in range(_FOLDS):
-        out = fold == k
-        into = ~out & whole.kept
-        theta, _ = _maximise(x[into], w[into], y[into], limits.take(into), start)
-        s = w[out] @ theta[n_mean:]
-        s = np.maximum(s, 0.02 * np.abs(s).max())
-        value = _terms(x[out] @ theta[:n_mean], s, y[out], limits.take(out))[0]
-        floor = -0.5 * (1.2 * CUT) ** 2 - np.log(s)
-        result[out] = np.maximum(value, floor) if not whole.kept.all() else value
-    return result
-
-
 def clipped_moments(
     m: np.ndarray, s: np.ndarray, low: float | np.ndarray, high: float | np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -473,124 +361,3 @@ def clipped_moments(
         + low_**2 * below + high_**2 * above
     )
     return first, second
-
-
-def unit_steps(cost: Cost, best: np.ndarray) -> np.ndarray:
-    """Return for each parameter the step that raises a negative log-likelihood by about 0.5.
-
-    That is one standard error were there no other parameters: a scale to differentiate and
-    search on. 0 where no step changes the cost.
-    """
-    here = cost(best)
-    steps = np.zeros(len(best))
-    for k in range(len(best)):
-        step = 1e-3 * max(abs(float(best[k])), 1e-6)
-        for _ in range(80):
-            there = best.copy()
-            there[k] += step
-            rise = abs(cost(there) - here)
-            if rise < 0.2:
-                step *= 2.0 if rise > 1e-3 else 8.0
-            elif not rise <= 2.0:
-                step /= 3.0
-            else:
-                steps[k] = step
-                break
-    return steps
-
-
-def minimise(cost: Cost, start: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
-    """Return the minimum of a negative log-likelihood, the steps of `unit_steps` there, and
-    whether it was reached; BFGS on parameters scaled by those steps.
-    """
-    best = start.astype(float)
-    converged = False
-    scale = np.ones(len(best))
-    for _ in range(4):
-        scale = unit_steps(cost, best)
-        free = scale > 0
-        if not free.all():
-            return best, scale, False
-        found = optimize.minimize(
-            lambda u, at=best, by=scale: cost(at + u * by), np.zeros(len(best)), method="BFGS",
-            options={"gtol": 1e-2, "eps": 1e-4, "maxiter": 300},
-        )
-        gain = cost(best) - float(found.fun)
-        if gain > 0:
-            best = best + found.x * scale
-        converged = gain < 1e-2
-        if converged:
-            break
-    return best, scale, converged
-
-
-def maximise_sum(
-    terms: Terms, start: np.ndarray, iterations: int = 60
-) -> tuple[np.ndarray, np.ndarray | None, bool]:
-    """Return the maximum of a sum of log-likelihoods, its covariance, whether it was reached.
-
-    terms : parameters -> (n,) log-likelihood of each independent unit. Steps are those of
-    Berndt, Hall, Hall and Hausman (1974): the outer product of the units' scores stands for the
-    Hessian, at the end as well, which bends of the model do not disturb as second differences.
-    """
-    theta = start.astype(float)
-    value = terms(theta)
-    best = float(value.sum())
-    steps = unit_steps(lambda x: -float(terms(x).sum()), theta)
-    if not (steps > 0).all():
-        return theta, None, False
-    converged = False
-    for _ in range(iterations):
-        score = _scores(terms, theta, 0.03 * steps)
-        information = score.T @ score
-        if not np.isfinite(information).all():
-            return theta, None, False
-        scale = np.sqrt(np.diag(information))
-        if not (scale > 0).all():
-            return theta, None, False
-        scaled = information / np.outer(scale, scale)
-        gradient = score.sum(0) / scale
-        direction = np.linalg.solve(scaled + 1e-8 * np.eye(len(scaled)), gradient)
-        gain = float(gradient @ direction)
-        steps = 1 / scale
-        if gain < 1e-4:
-            converged = True
-            break
-        factor = 1.0
-        while factor > 1e-4:
-            trial = theta + factor * direction / scale
-            found = float(terms(trial).sum())
-            if found > best:
-                break
-            factor /= 2
-        else:
-            converged = gain < 0.05
-            break
-        if found - best < 1e-3 and factor == 1.0 and gain < 0.02:
-            theta, best, converged = trial, found, True
-            break
-        theta, best = trial, found
-    try:
-        covariance = np.linalg.inv(scaled) / np.outer(scale, scale)
-    except np.linalg.LinAlgError:
-        return theta, None, False
-    return theta, covariance, converged
-
-
-def _scores(terms: Terms, theta: np.ndarray, steps: np.ndarray) -> np.ndarray:
-    """Return each unit's derivatives by the parameters, (n, p), by central differences."""
-    columns = []
-    for k, step in enumerate(steps):
-        above, below = theta.copy(), theta.copy()
-        above[k] += step
-        below[k] -= step
-        columns.append((terms(above) - terms(below)) / (above[k] - below[k]))
-    return np.stack(columns, axis=1)
-
-
-def covariance_from(cost: Cost, best: np.ndarray) -> np.ndarray | None:
-    """Return the inverse Hessian of a negative log-likelihood at its minimum, None without one."""
-    steps = unit_steps(cost, best)
-    if not (steps > 0).all():
-        return None
-    return covariance_from_hessian(cost, best, 0.3 * steps)

@@ -9,7 +9,7 @@ import numpy as np
 
 from calibration.fit import covariance_from_hessian
 from calibration.kernels.telegraph import telegraph_log_likelihood, telegraph_step
-from calibration.statistics import unit_steps
+from calibration.likelihood import unit_steps
 
 _STEPS = 80  # of expectation and maximisation
 _SURROGATES = 3
