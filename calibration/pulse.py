@@ -169,6 +169,12 @@ def _maximise(sides: list[_Side]) -> tuple[np.ndarray, np.ndarray, bool, float]:
     return theta, covariance, converged, -_cost(sides, theta)
 
 
+def _bessel(sides: list[_Side]) -> float:
+    """Return what makes up for the ramps whose mean factor each side's mean step has taken."""
+    n = sum(int(side.ramp.max()) + 1 for side in sides)
+    return float(np.sqrt(n / max(n - len(sides), 1)))
+
+
 def _first_spread(sides: list[_Side]) -> float:
     """Return the spread of the ramps' own factors, less what their steps' noise makes."""
     excess = []
@@ -194,12 +200,13 @@ def _parameters(
             matrix[block, block] = side.basis.to_natural(order)
             blocks.append((f"{side.name}_{what}", side.basis, block))
             at += size
+    matrix[-1, -1] = _bessel(sides)
     value = matrix @ theta
     error = np.sqrt(np.diag(matrix @ covariance @ matrix.T))
     parameters: dict[str, Parameter] = {}
     for name, basis, block in blocks:
         parameters |= basis_parameters(name, basis, value[block], error[block])
-    parameters["device_spread"] = Parameter(float(theta[-1]), float(error[-1]))
+    parameters["device_spread"] = Parameter(float(value[-1]), float(error[-1]))
     return parameters, matrix
 
 
@@ -227,7 +234,7 @@ def _spec(sides: list[_Side], theta: np.ndarray) -> PulseSpec:
     return PulseSpec(
         set_mean=curves["set_mean"], set_sigma=curves["set_sigma"],
         reset_mean=curves["reset_mean"], reset_sigma=curves["reset_sigma"],
-        device_spread=float(min(abs(theta[-1]), 1.0)),
+        device_spread=float(min(abs(theta[-1]) * _bessel(sides), 1.0)),
     )
 
 

@@ -182,6 +182,10 @@ def _fit_cell(y: np.ndarray, period_s: float, seed: int, quick: _Cell | None = N
                  0.0, none, np.zeros(3), False)
     if chain is not None:
         error = np.sqrt(np.maximum(np.diag(chain.errors(y)), 0))
+        # the chain takes noise for white: what 1/f adds, weighted as the jumps' own spectrum
+        weight = gram.lines * lorentzian(1.0, chain.share, chain.rate, gram.f_hz)
+        seen = float((weight * cell.spectrum.power(gram.f_hz)).sum() / weight.sum())
+        error[0] *= math.sqrt(max(seen / (2 * period_s * chain.sigma**2), 1.0))
         cell = cell._replace(amplitude=chain.amplitude, dwell_s=chain.dwell_s, jump_errors=error)
     if _misfit(cell) <= _MISFIT and (quick is None or not quick.loose):
         return cell
