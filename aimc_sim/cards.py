@@ -183,6 +183,7 @@ class DeviceSpec(Spec):
     outside_g_range: Literal["refuse", "warn"] = "warn"
     caveats: tuple[str, ...] = ()
     not_modelled: tuple[str, ...] = ()
+    provenance: tuple[str, ...] = ()  # of calibrated parts: data, hash, range, date, command
     programming: ProgrammingSpec | None = None
     pulses: PulseSpec | None = None
     drift: DriftSpec | None = None

@@ -41,6 +41,7 @@ def test_help_lists_the_commands_that_exist_and_no_others(cli):
         "map",
         "presets",
         "device",
+        "calibrate",
     ]
 
 
