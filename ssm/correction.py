@@ -11,7 +11,6 @@ import numpy as np
 from aimc_sim.chip import Chip
 from aimc_sim.compensation import Wiring, calibration_reads, fit_columns, global_gain
 from aimc_sim.randomness import Purpose
-from ssm.kernels import sequence
 from ssm.kernels.network import (
     A_PRODUCT,
     C_PRODUCT,
@@ -21,6 +20,7 @@ from ssm.kernels.network import (
     Converters,
     Network,
 )
+from ssm.kernels.weights import Cells, Correction, read_weights
 from ssm.ranges import output_counts
 
 if TYPE_CHECKING:
@@ -37,11 +37,11 @@ class Corrections:
     each : one correction for every chip. left_alone : (chips,) columns whose fit said nothing.
     """
 
-    each: list[sequence.Correction]
+    each: list[Correction]
     left_alone: np.ndarray
 
 
-def correct(d: Deployment, chip: Chip, cells: sequence.Cells) -> Corrections:
+def correct(d: Deployment, chip: Chip, cells: Cells) -> Corrections:
     """Return what the compensation of the chip's spec finds now, for every chip."""
     none = np.zeros(0, np.float32)
     n_chips = chip.n_replicas
@@ -61,7 +61,7 @@ def correct(d: Deployment, chip: Chip, cells: sequence.Cells) -> Corrections:
         w, v = np.empty_like(one), np.empty_like(one)
         for replica in range(n_chips):
             found_s = chip.read(replica, purpose=Purpose.COMPENSATE)
-            sequence.read_weights(cells, found_s, chip.fast_sigma(replica) ** 2, one, w, v)
+            read_weights(cells, found_s, chip.fast_sigma(replica) ** 2, one, w, v)
             fit = fit_columns(chip, wiring, d.weights.exact, w, v, replica)
             gain[replica, there] = fit.gain[wiring.column[there]]
             left_alone[replica] = fit.left_alone.sum()
@@ -72,7 +72,7 @@ def correct(d: Deployment, chip: Chip, cells: sequence.Cells) -> Corrections:
                 "some columns keep gain 1: calibration reads cannot tell their gain from zero",
                 stacklevel=3,
             )
-    each = [sequence.Correction(*pair) for pair in zip(gain, offsets, strict=True)]
+    each = [Correction(*pair) for pair in zip(gain, offsets, strict=True)]
     return Corrections(each, left_alone)
 
 

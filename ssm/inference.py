@@ -19,7 +19,8 @@ from ssm.correction import Corrections, correct, reads_of_correction
 from ssm.deploy import LARGEST
 from ssm.forms import leapfrog_group_matrix
 from ssm.kernels import sequence
-from ssm.kernels.network import A_PRODUCT, PER_LAYER
+from ssm.kernels.network import A_PRODUCT, PER_LAYER, Weights
+from ssm.kernels.weights import Address, Cells, Correction, read_weights, sequence_weights
 from ssm.ranges import buffer_sizes, empty_record
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class StreamState:
     states: NDArray[np.float32]  # (n, 2, K)
     pooled: NDArray[np.float32]  # (n, H)
     step: int
-    weights: list[sequence.Weights] = field(repr=False)
+    weights: list[Weights] = field(repr=False)
 
 
 class ProgrammedModel:
@@ -212,7 +213,7 @@ class ProgrammedModel:
         cells, source, g = self._cells(), self._source(), self.chip.aged()
         correction, telegraph = self._corrections()[0], self._telegraphs()[0]
         weights = [
-            sequence.sequence_weights(
+            sequence_weights(
                 0, first_sample + i, self.chip.draws, cells, telegraph, g[0], correction,
                 d.network, d.converters, source,
             )
@@ -228,7 +229,7 @@ class ProgrammedModel:
         cells = self._cells()
         w = np.empty(cells.exact.size, np.float32)
         g = self.chip.clipped(self.chip.aged()[replica], replica)
-        sequence.read_weights(cells, g, np.zeros_like(g), gain, w, np.empty_like(w))
+        read_weights(cells, g, np.zeros_like(g), gain, w, np.empty_like(w))
         return w
 
     def _checked(self, x: NDArray[np.floating]) -> NDArray[np.float32]:
@@ -243,11 +244,11 @@ class ProgrammedModel:
             raise InputError("run data", "some are NaN, infinite or no real numbers", "clean them")
         return np.ascontiguousarray(x, np.float32)
 
-    def _cells(self) -> sequence.Cells:
+    def _cells(self) -> Cells:
         chip, weights = self.chip, self.deployment.weights
         split = noise_split(chip.spec, chip.time_s)
         floor, ceiling = chip.limits_s
-        return sequence.Cells(
+        return Cells(
             *chip.noise_s(), np.float32(split.slow), np.float32(split.fast),
             np.array(split.bands, np.float32), refresh_pace(chip.spec), floor, ceiling,
             chip.unconnected, np.float32(chip.spec.device.g_min_s), weights.plus, weights.minus,
@@ -282,15 +283,15 @@ class ProgrammedModel:
             result.append(telegraph)
         return result
 
-    def _source(self) -> sequence.Address:
+    def _source(self) -> Address:
         chip = self.chip
-        return sequence.Address(
+        return Address(
             *chip.seed_words, chip.first_replica, clock_word(chip.clock_ns),
             int(Purpose.READ_SLOW), int(Purpose.READ), int(Purpose.BAND), int(Purpose.REFRESH),
             int(Purpose.SWITCH),
         )
 
-    def _corrections(self) -> list[sequence.Correction]:
+    def _corrections(self) -> list[Correction]:
         """Return what the digital side does about drift now, one for each chip."""
         return self._correction_now().each
 

@@ -123,17 +123,18 @@ def record(network: Network, w: np.ndarray, signal: np.ndarray, n_classes: int) 
     sequences share the record.
     """
     from ssm.kernels import sequence
+    from ssm.kernels.weights import no_cells, no_correction
 
     seen = empty_record(network, True)
     # every product passes through its converters here, so that all are recorded
     every = network._replace(analog=np.ones(network.analog.size, bool))
-    cells, draws, source = sequence.no_cells(w)
+    cells, draws, source = no_cells(w)
     logits = np.zeros((1, len(signal), n_classes), np.float32)
     traces = np.zeros((1, len(signal), 0, 2, network.sign.size), np.float32)
     with one_thread():
         sequence.run_batch(
             signal, 0, draws, cells, [NO_TELEGRAPH], np.zeros((1, 1), np.float32),
-            [sequence.no_correction(w)], every, ideal_converters(network), seen, source,
+            [no_correction(w)], every, ideal_converters(network), seen, source,
             *buffer_sizes(network), logits, traces,
         )
     return seen

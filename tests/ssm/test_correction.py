@@ -11,6 +11,7 @@ from aimc_sim.specs import ChipSpec
 from ssm import correction
 from ssm.kernels import sequence
 from ssm.kernels.network import C_PRODUCT, PER_LAYER
+from ssm.kernels.weights import no_cells, no_correction
 from ssm.ranges import buffer_sizes, empty_record, ideal_converters
 
 pytestmark = pytest.mark.compiled
@@ -34,11 +35,11 @@ def deployed(form, changes, **options):
 
 def recorded(d, network, w):
     """Return the largest magnitude at every row and every column in four steps of ideal logic."""
-    cells, draws, source = sequence.no_cells(w.astype(np.float32))
+    cells, draws, source = no_cells(w.astype(np.float32))
     record = empty_record(network, True)
     sequence.run_batch(
         random_input(2, 1, 4, 6), 0, draws, cells, [NO_TELEGRAPH], np.zeros((1, 1), np.float32),
-        [sequence.no_correction(w)], network, ideal_converters(network), record, source,
+        [no_correction(w)], network, ideal_converters(network), record, source,
         *buffer_sizes(network), np.zeros((1, 1, d.model.n_classes), np.float32),
         np.zeros((1, 1, 0, 2, network.sign.size), np.float32),
     )
