@@ -25,6 +25,8 @@ from aimc_sim.kernels.cells import (
 )
 from aimc_sim.kernels.curves import curve_values
 from aimc_sim.kernels.moving import (
+    LASTING,
+    MOVING,
     NO_TELEGRAPH,
     WHITE,
     Source,
@@ -37,6 +39,7 @@ from aimc_sim.mapping import Layout
 from aimc_sim.noise import (
     MOST_BANDS,
     Jumps,
+    NoiseSplit,
     draw_jumps,
     leaving_pace,
     noise_split,
@@ -301,15 +304,24 @@ class Chip:
         clip_cells(*self.limits_s, out)
         return silence(out, self.unconnected[replica])
 
-    def expected(self, replica: int = 0, sequence: int = 0) -> Reads:
+    def expected(
+        self, replica: int = 0, sequence: int = 0, purpose: Purpose = Purpose.READ_SLOW
+    ) -> Reads:
         """Return mean and variance of a read of every cell in a run.
 
         Those of `slow` with the white noise of `fast_sigma`, clipped together: near a limit the
         mean moves away from it and the variance falls. Noise that moves with the steps of the
-        run is not in the mean; `Reads.moving` has its strength.
+        run is not in the mean; `Reads.moving` has its strength. For another purpose than a run
+        nothing moves: what would lasts for all reads.
         """
         split, telegraph = noise_split(self.spec, self.time_s), self.telegraph(replica)
-        base = self._slow(replica, sequence, split.slow, False)
+        if purpose != Purpose.READ_SLOW:
+            split = NoiseSplit(split.lasting, split.fast)
+            kind = np.where(telegraph.kind == MOVING, np.int8(LASTING), telegraph.kind)
+            telegraph = telegraph._replace(kind=kind)
+        base = self._slow(
+            replica, sequence, split.slow, purpose != Purpose.READ_SLOW, purpose
+        )
         sigma, white = self.noise_s()
         mean, variance = np.empty_like(base), np.empty_like(base)
         moving = np.empty(base.size if split.bands else 0, np.float32)

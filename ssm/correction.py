@@ -60,8 +60,8 @@ def correct(d: Deployment, chip: Chip, cells: Cells) -> Corrections:
         one = np.ones(gain.shape[1], np.float32)
         w, v = np.empty_like(one), np.empty_like(one)
         for replica in range(n_chips):
-            found_s = chip.read(replica, purpose=Purpose.COMPENSATE)
-            read_weights(cells, found_s, chip.fast_sigma(replica) ** 2, one, w, v)
+            reads = chip.expected(replica, purpose=Purpose.COMPENSATE)
+            read_weights(cells, reads.mean_s, reads.variance, one, w, v)
             fit = fit_columns(chip, wiring, d.weights.exact, w, v, replica)
             gain[replica, there] = fit.gain[wiring.column[there]]
             left_alone[replica] = fit.left_alone.sum()

@@ -254,3 +254,20 @@ def test_calibration_leaves_chips_as_they_are():
     assert isinstance(a.chip, Chip)
     np.testing.assert_array_equal(a.chip.read(), b.chip.read())
     np.testing.assert_array_equal(a.chip.programmed_s, b.chip.programmed_s)
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("kind", ["column", "affine"])
+def test_a_calibration_sees_the_noise_that_a_limit_clips_as_a_run_does(kind):
+    # the idle half of a pair at a floor of 0 reads 0.40 sigma more on average: 2 of 25 uS
+    sigma_us, n_rows = 5.0, 200
+    noise = {"sigma": {"unit_s": 1e-6, "polynomial": [sigma_us]}, "relative": False}
+    device = IDEAL.device.replace(read_noise={**noise, "spectrum": "white"})
+    spec = IDEAL.replace(device=device, compensation=kind, compensation_reads=2000, **EXACT)
+    a = map_matrix(np.ones((n_rows, 4)), spec).program(seed=2)
+    plain = map_matrix(np.ones((n_rows, 4)), spec.replace(compensation="none")).program(seed=2)
+    short = sigma_us / np.sqrt(2 * np.pi) / 25
+    np.testing.assert_allclose(plain.weights()[0], 1 - short, rtol=1e-5)
+    # a weight of 1 is read with (1 + 0.34) sigma^2; patterns have a mean square of 1/3
+    error = sigma_us / 25 * np.sqrt(1.34 / 2000)
+    np.testing.assert_allclose(a.weights()[0], 1.0, atol=SIGMAS * error)
