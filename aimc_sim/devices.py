@@ -15,6 +15,7 @@ from aimc_sim.chip import Chip
 from aimc_sim.curves import Curve
 from aimc_sim.errors import UsageError
 from aimc_sim.mapping import Request, place
+from aimc_sim.randomness import Purpose
 from aimc_sim.specs import ChipSpec
 from aimc_sim.units import format_time
 
@@ -23,7 +24,9 @@ _PARTS = {
     "drift": "conductances do not drift",
     "relaxation": "conductances do not relax",
     "read_noise": "reads are free of noise",
+    "telegraph": "no cell jumps between levels, but for what is in its read noise",
 }
+_NO_WHITE = "no white part of read noise: all of it is 1/f"
 _BEYOND = {"refuse": "others are refused", "warn": "others are extrapolated, with a warning"}
 _MOST_CELLS = 1 << 26  # of all targets: 2 GB while they are drawn
 
@@ -52,7 +55,8 @@ def default_targets(device: DeviceSpec) -> tuple[float, ...]:
 def lacking_parts(device: DeviceSpec) -> list[str]:
     """Return what the card does not say, one line a part.
 
-    A cell has one history, drift or relaxation: with the one, the other is not missed.
+    A cell has one history, drift or relaxation: with the one, the other is not missed. Read
+    noise has a white part where all of it is white, or where a card gives one beside 1/f noise.
     """
     parts = dict(_PARTS)
     if device.relaxation is not None and device.relaxation.kind == "total":
@@ -60,11 +64,15 @@ def lacking_parts(device: DeviceSpec) -> list[str]:
     for part, other in (("drift", "relaxation"), ("relaxation", "drift")):
         if getattr(device, other) is not None:
             del parts[part]
-    return [
+    lines = [
         f"no {part.replace('_', ' ')} part: {meaning}"
         for part, meaning in parts.items()
         if getattr(device, part) is None
     ]
+    noise = device.read_noise
+    if noise is not None and noise.spectrum == "one_over_f" and noise.white is None:
+        lines.append(_NO_WHITE)
+    return lines
 
 
 def measured_ranges(device: DeviceSpec) -> list[str]:
@@ -152,7 +160,8 @@ def predict(
     """Return what n_cells simulated cells of every target do, a row for each target and time.
 
     The cells are those of a chip: programmed once, then drift or relaxation from the same
-    cell's history, then read noise. The standard error of a mean is std/sqrt(n_cells).
+    cell's history, then all its noise: white and 1/f noise and the level that telegraph noise
+    has it in. The standard error of a mean is std/sqrt(n_cells).
 
     Parameters
     ----------
@@ -180,7 +189,7 @@ def predict(
     for moment in times_s:
         chip = fresh.fresh()
         chip.wait(moment)
-        read = chip.read().reshape(shape).astype(float)
+        read = _one_read(chip).reshape(shape).astype(float)
         for k, target in enumerate(targets_s):
             rows.append(
                 Prediction(
@@ -194,6 +203,12 @@ def predict(
             )
     rows.sort(key=lambda row: list(targets_s).index(row.target_s))
     return rows
+
+
+def _one_read(chip: Chip) -> np.ndarray:
+    """Return what one read of every cell of the first replica finds, (n_cells,) float32 [S]."""
+    white = chip.normals(Purpose.READ_CELL, 0, timed=True)[chip.draws.index]
+    return chip.clipped(chip.slow() + chip.fast_sigma() * white, 0)
 
 
 def _check_request(

@@ -41,7 +41,9 @@ def test_json_has_a_row_for_every_target_and_time_in_siemens(cli):
     assert [row["target_s"] for row in record["rows"]] == pytest.approx([5e-6] * 2 + [25e-6] * 2)
     assert all(set(row) == ROW_KEYS for row in record["rows"])
     assert record["doi"] == ["10.1109/icecs46596.2019.8964852"]
-    assert record["lacks"] == []
+    assert [text.split(":")[0] for text in record["lacks"]] == [
+        "no telegraph part", "no white part of read noise",
+    ]
     assert record["not_modelled"] and record["caveats"]
     assert record["cite"][0].endswith(", doi:10.1109/icecs46596.2019.8964852")
     assert record["g_range_s"] == pytest.approx([0.0, 25e-6])
@@ -161,6 +163,30 @@ def test_pcm_follows_the_published_check_values():
         assert abs(1e6 * value[1] - std) < 5 * std / np.sqrt(2 * n) + 5e-4
 
 
+def test_predicted_reads_have_white_and_telegraph_noise_too():
+    n, target = 40_000, 20e-6
+    quality, white, share, jump = 0.01, 0.03, 0.8, 0.1
+    device = ChipSpec.preset("ideal").device.replace(
+        read_noise={"sigma": {"polynomial": [quality]}, "white": {"polynomial": [white]}},
+        telegraph={
+            "fraction": 1.0, "amplitude": {"polynomial": [jump]}, "tau_high_s": 4.0,
+            "tau_low_s": 1.0,
+        },
+    )
+    assert not any("white" in line or "telegraph" in line for line in lacking_parts(device))
+    gathered = np.log((3600 + 250e-9) / 500e-9)
+    alone = {
+        "white": (white**2, {"read_noise.sigma": {"polynomial": [0.0]}, "telegraph": None}),
+        "telegraph": (jump**2 * share * (1 - share), {"read_noise": None}),
+        "all": (quality**2 * gathered + white**2 + jump**2 * share * (1 - share), {}),
+    }
+    for variance, changes in alone.values():
+        (row,) = predict(device.replace(**changes), (target,), (3600.0,), n_cells=n, seed=3)
+        sigma = target * np.sqrt(variance)
+        assert abs(row.read_mean_s - target) < 5 * sigma / np.sqrt(n)
+        assert abs(row.read_std_s - sigma) < 5 * sigma / np.sqrt(2 * n)
+
+
 def test_prediction_depends_on_the_seed_alone():
     device = ChipSpec.preset("cmo-hfox").device
     first = predict(device, (50e-6,), (3600.0,), n_cells=64, seed=5)
@@ -189,7 +215,7 @@ def test_default_targets_span_the_range_of_every_card():
 
 def test_an_ideal_card_is_exact_and_lacks_everything():
     device = ChipSpec.preset("ideal").device
-    assert len(lacking_parts(device)) == 4
+    assert len(lacking_parts(device)) == 5
     (row,) = predict(device, (5e-6,), (86400.0,), n_cells=10)
     assert row.read_std_s == 0.0
     assert row.read_mean_s == pytest.approx(5e-6, rel=1e-6)
