@@ -269,7 +269,7 @@ def test_sonos_refuses_to_speak_of_a_year():
 def test_chips_have_the_tiles_of_their_sources():
     taox = ChipSpec.preset("generic-taox-64")
     assert (taox.tile.rows, taox.tile.cols, taox.short_tile.cols) == (64, 64, 64)
-    assert (taox.compensation, taox.compensation_reads) == ("affine", 100)
+    assert (taox.compensation, taox.compensation_reads, taox.levels) == ("affine", 100, 180)
     for name in HERMES:
         tile = ChipSpec.preset(name).tile
         assert (tile.rows, tile.cols) == (256, 256)
