@@ -10,6 +10,7 @@ import numpy as np
 
 from aimc_sim.chip import Chip
 from aimc_sim.faults import NAMES
+from aimc_sim.writing import WriteLog
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,17 +18,14 @@ class Tally:
     """Counts over the cells that carry a weight, of one or more chips.
 
     n_chips, n_cells : chips, and such cells of one chip. faults : (4,) cells of all chips by
-    code (see `aimc_sim.faults`), None where faults were not asked for. pulses : (most + 1,)
-    cells that took 0, 1, ... pulses, n_failed : cells that ended outside the tolerance,
-    energy_j : of all chips (NaN where the card has no voltages); None for one-shot writing.
+    code (see `aimc_sim.faults`), None where faults were not asked for. writing : of all chips,
+    None for one-shot writing.
     """
 
     n_chips: int
     n_cells: int
     faults: np.ndarray | None = None
-    pulses: np.ndarray | None = None
-    n_failed: int | None = None
-    energy_j: float | None = None
+    writing: WriteLog | None = None
 
     def fault_record(self) -> dict[str, Any] | None:
         """Return faulty cells by kind, mean per chip, of how many; None: none were asked for."""
@@ -42,20 +40,21 @@ class Tally:
     def writing_record(self) -> dict[str, Any] | None:
         """Return what write-verify took; None for one-shot writing.
 
-        pulses_mean, pulses_95 : mean, and number that 95 % of the cells do not exceed. failed,
-        energy_j : mean per chip.
+        pulses : cells a chip that took 0, 1, ... of them; pulses_mean, pulses_median, pulses_95 :
+        mean, and numbers that half and 95 % of the cells do not exceed. failed, energy_j (None
+        where the card has no voltages) : mean per chip.
         """
-        if self.pulses is None or self.n_failed is None:
+        log = self.writing
+        if log is None:
             return None
-        n = int(self.pulses.sum())
-        reached = np.cumsum(self.pulses) >= 0.95 * n
-        energy_j = None if self.energy_j is None else self.energy_j / self.n_chips
         return {
             "cells": self.n_cells,
-            "pulses_mean": float(np.arange(self.pulses.size) @ self.pulses) / n,
-            "pulses_95": int(np.argmax(reached)),
-            "failed": self.n_failed / self.n_chips,
-            "energy_j": energy_j,
+            "pulses": log.histogram / self.n_chips,
+            "pulses_mean": log.pulses_mean,
+            "pulses_median": log.pulses_of(0.5),
+            "pulses_95": log.pulses_of(0.95),
+            "failed": log.failed / self.n_chips,
+            "energy_j": None if log.energy_j is None else log.energy_j / self.n_chips,
         }
 
 
@@ -63,24 +62,23 @@ def tally(chip: Chip) -> Tally:
     """Return the counts of a chip's replicas."""
     written = chip.written
     used = chip.layout.carries_weight()
-    faults = pulses = n_failed = energy_j = None
+    faults = None
     if written.faults is not None:
         faults = np.bincount(written.faults[:, used].ravel(), minlength=len(NAMES))
-    if written.pulses is not None and written.failed is not None:
-        pulses = np.bincount(written.pulses[:, used].ravel())
-        n_failed = int(written.failed[:, used].sum())
-        if written.energy_j is not None:
-            energy_j = float(written.energy_j[:, used].sum(dtype=float))
-    return Tally(chip.n_replicas, int(used.sum()), faults, pulses, n_failed, energy_j)
+    return Tally(chip.n_replicas, int(used.sum()), faults, written.log(used))
 
 
-def _sum(counts: Iterable[np.ndarray | None]) -> np.ndarray:
-    """Return the sum of counts, each padded with zeros to the longest."""
-    known = [own for own in counts if own is not None]
-    total = np.zeros(max(own.size for own in known), np.int64)
-    for own in known:
-        total[: own.size] += own
-    return total
+def _sum(logs: list[WriteLog]) -> WriteLog | None:
+    if not logs:
+        return None
+    histogram = np.zeros(max(log.histogram.size for log in logs), np.int64)
+    for log in logs:
+        histogram[: log.histogram.size] += log.histogram
+    energies = [log.energy_j for log in logs if log.energy_j is not None]
+    return WriteLog(
+        histogram, sum(log.failed for log in logs),
+        sum(energies) if len(energies) == len(logs) else None,
+    )
 
 
 def add_up(tallies: Iterable[Tally]) -> Tally:
@@ -94,13 +92,9 @@ def add_up(tallies: Iterable[Tally]) -> Tally:
     """
     parts = list(tallies)
     first = parts[0]
-    faults = pulses = n_failed = energy_j = None
-    if first.faults is not None:
-        faults = _sum(part.faults for part in parts)
-    if first.pulses is not None:
-        pulses = _sum(part.pulses for part in parts)
-        n_failed = sum(part.n_failed or 0 for part in parts)
-    if first.energy_j is not None:
-        energy_j = sum(part.energy_j or 0.0 for part in parts)
-    n_chips = sum(part.n_chips for part in parts)
-    return Tally(n_chips, first.n_cells, faults, pulses, n_failed, energy_j)
+    codes = [part.faults for part in parts if part.faults is not None]
+    logs = [part.writing for part in parts if part.writing is not None]
+    return Tally(
+        sum(part.n_chips for part in parts), first.n_cells,
+        np.sum(codes, axis=0) if codes else None, _sum(logs),
+    )

@@ -26,20 +26,32 @@ _SLACK = 1e-6  # of g_max: what float32 makes of a target at the end of the rang
 class WriteLog:
     """What write-verify took, over all cells of all replicas.
 
-    n_cells : cells written. pulses_mean, pulses_median, pulses_95, pulses_most : of the pulses
-    of a cell, the third 95 % of cells do not exceed. histogram : int64, cells that took 0, 1,
-    2 .. pulses. failed : cells left outside the tolerance. energy_j : of all pulses and verify
-    reads; None where the card has no voltages.
+    histogram : int64, cells that took 0, 1, 2 .. pulses. failed : cells left outside the
+    tolerance. energy_j : of all pulses and verify reads; None where the card has no voltages.
     """
 
-    n_cells: int
-    pulses_mean: float
-    pulses_median: int
-    pulses_95: int
-    pulses_most: int
     histogram: np.ndarray
     failed: int
     energy_j: float | None
+
+    @property
+    def n_cells(self) -> int:
+        """Cells written."""
+        return int(self.histogram.sum())
+
+    @property
+    def pulses_mean(self) -> float:
+        """Mean pulses of a cell."""
+        return float(self.histogram @ np.arange(self.histogram.size)) / self.n_cells
+
+    @property
+    def pulses_most(self) -> int:
+        """Most pulses of a cell."""
+        return int(np.flatnonzero(self.histogram).max(initial=0))
+
+    def pulses_of(self, share: float) -> int:
+        """Return the number of pulses that a share of the cells does not exceed."""
+        return int(np.searchsorted(np.cumsum(self.histogram), share * self.n_cells))
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,23 +70,20 @@ class Written:
     failed: np.ndarray | None = None
     energy_j: np.ndarray | None = None
 
-    def log(self) -> WriteLog | None:
-        """Return what the loop took, summed up; None for one-shot programming."""
+    def log(self, which: np.ndarray | slice = slice(None)) -> WriteLog | None:
+        """Return what the loop took, summed up; None for one-shot programming.
+
+        which : cells that count, an index of (n_cells,).
+        """
         if self.pulses is None or self.failed is None:
             return None
-        histogram = np.bincount(self.pulses.ravel())
-        n_cells = self.pulses.size
-        rank = np.cumsum(histogram)
-        energy = None if self.energy_j is None else float(self.energy_j.sum(dtype=float))
+        energy_j = math.nan
+        if self.energy_j is not None:
+            energy_j = float(self.energy_j[:, which].sum(dtype=float))
         return WriteLog(
-            n_cells,
-            float(histogram @ np.arange(len(histogram))) / n_cells,
-            int(np.searchsorted(rank, 0.5 * n_cells)),
-            int(np.searchsorted(rank, 0.95 * n_cells)),
-            len(histogram) - 1,
-            histogram,
-            int(self.failed.sum()),
-            energy if energy is not None and math.isfinite(energy) else None,
+            np.bincount(self.pulses[:, which].ravel()),
+            int(self.failed[:, which].sum()),
+            energy_j if math.isfinite(energy_j) else None,
         )
 
 

@@ -347,6 +347,8 @@ def test_a_tally_counts_the_cells_that_carry_weights_and_adds_up_over_chips():
         }
         record = found.writing_record()
         assert record["pulses_mean"] == pytest.approx(pulses[used].mean())
+        assert record["pulses_median"] == sorted(pulses[used])[9]
+        np.testing.assert_array_equal(record["pulses"], np.bincount(pulses[used]))
         assert record["pulses_95"] == sorted(pulses[used])[18]  # 19 of 20 cells took no more
         assert record["failed"] == (codes == STUCK_LOW).sum() / 4
         assert record["energy_j"] == pytest.approx(20e-12)

@@ -110,7 +110,7 @@ def test_a_log_sums_up_all_replicas():
     energy = np.full((2, 4), 2e-12, np.float32)
     log = Written(np.zeros((2, 4)), pulses=pulses, failed=failed, energy_j=energy).log()
     assert (log.n_cells, log.failed, log.pulses_mean) == (8, 1, 2.5)
-    assert (log.pulses_median, log.pulses_95, log.pulses_most) == (2, 9, 9)
+    assert (log.pulses_of(0.5), log.pulses_of(0.95), log.pulses_most) == (2, 9, 9)
     assert log.histogram.tolist() == [1, 2, 3, 1, 0, 0, 0, 0, 0, 1]
     assert log.energy_j == pytest.approx(16e-12)
 
