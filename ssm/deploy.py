@@ -348,6 +348,8 @@ def _warn_of_white_noise(
         row, col = array.request.n_in * place_in_group, array.request.n_out * place_in_group
         g = cells[:, own // array.group, row, col]  # the cells of e
         sigma = device.read_noise.sigma.evaluate(g, device.g_max_s) * factor
+        if device.read_noise.white is not None:
+            sigma = np.hypot(sigma, device.read_noise.white.evaluate(g, device.g_max_s))
         # relative to the weight, which is g - g_min
         sigma = sigma * (g if device.read_noise.relative else 1.0)
         sigma = np.sqrt(((shares * sigma) ** 2).sum(axis=0))
