@@ -11,28 +11,41 @@ from aimc_sim.cards import AgingSpec, DeviceSpec, RelaxationSpec
 from aimc_sim.curves import Curve, flatten
 from aimc_sim.errors import UsageError
 from aimc_sim.kernels.curves import curve_values
+from aimc_sim.specs import ChipSpec
 from aimc_sim.units import format_time
 
 BOLTZMANN_EV = 8.617333262e-5  # eV/K, exact in SI since 2019
 
 
-def check_time(device: DeviceSpec, seconds: float) -> None:
-    """Refuse a time before programming, and refuse or warn outside the card's measured range."""
+def check_time(device: DeviceSpec, seconds: float, age_s: float | None = None) -> None:
+    """Refuse a time before programming, and refuse or warn outside the card's measured range.
+
+    age_s : the time since programming at the temperature of the card's data, which that range
+        is of; None: the same.
+    """
     if not (math.isfinite(seconds) and seconds >= 0):
         raise UsageError(
             f"read the chip {seconds} s after programming", "that is not a time after it",
             "give zero or a positive time such as 1h",
         )
     low, high = device.time_range_s
-    if low <= seconds <= high:
+    age_s = seconds if age_s is None else age_s
+    if low <= age_s <= high:
         return
     asked = f"read '{device.name}' {format_time(seconds)} after programming"
+    if age_s != seconds:
+        asked += f" ({format_time(age_s)} at the temperature of its data)"
     found = f"its data cover {format_time(low)} to {format_time(high)}"
     if device.outside_time_range == "refuse":
         raise UsageError(asked, found, "choose a time in that range or another card")
     ages = device.drift is not None or device.relaxation is not None
     then = "the formula is extrapolated" if ages else "its cells are taken not to age"
     warnings.warn(f"{asked}: {found}; {then}", stacklevel=3)
+
+
+def check_moment(spec: ChipSpec, seconds: float) -> None:
+    """Refuse, or warn of, a time at which the card of a chip kept at its temperature is mute."""
+    check_time(spec.device, seconds, seconds * acceleration(spec.device, spec.temperature_k))
 
 
 def acceleration(device: DeviceSpec, temperature_k: float | None) -> float:

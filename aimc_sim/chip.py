@@ -156,9 +156,9 @@ class Chip:
                 ) from None
         passed_ns = round(seconds * 1e9)
         aged_ns = round(passed_ns * acceleration(device, temperature_k))
-        check_time(device, (self.age_ns + aged_ns) / 1e9)
-        self.clock_ns += passed_ns
-        self.age_ns += aged_ns
+        clock_ns, age_ns = self.clock_ns + passed_ns, self.age_ns + aged_ns
+        check_time(device, clock_ns / 1e9, age_ns / 1e9)
+        self.clock_ns, self.age_ns = clock_ns, age_ns
 
     def normals(self, purpose: Purpose, replica: int, sequence: int = 0, timed: bool = False
                 ) -> np.ndarray:

@@ -184,9 +184,9 @@ class AnalogMatrix:
         """Where the cells lie."""
         return self.mapped.layout.arrays[0]
 
-    def wait(self, seconds: float) -> AnalogMatrix:
-        """Let time pass since programming, and return the matrix itself."""
-        self.chip.wait(seconds)
+    def wait(self, seconds: float, temperature_k: float | None = None) -> AnalogMatrix:
+        """Let time pass (see `Chip.wait`), and return the matrix itself."""
+        self.chip.wait(seconds, temperature_k)
         return self
 
     def weights(self) -> tuple[np.ndarray, np.ndarray, bool]:

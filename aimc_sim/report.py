@@ -258,12 +258,19 @@ def _run_facts(record: Record) -> Text:
         + (f", {reads} calibration reads" if reads else ""),
         f"modes outside the unit circle: {unstable} of {record['n_modes']}"
         + (" (most, over chips and times)" if unstable else " on every chip at every time"),
+        *_kept(record),
         *_made(record),
         f"took {record['wall_s']:.1f} s",
     ]
     if record["form"] == "digital":
         lines[2] = "modes of A in digital logic"
     return Text("\n".join(lines))
+
+
+def _kept(record: Record) -> list[str]:
+    """Return a line of the temperature of the chip, where its file gives one."""
+    kelvin = record.get("temperature_k")
+    return [] if kelvin is None else [f"kept at {kelvin:g} K"]
 
 
 def _made(record: Record) -> list[str]:

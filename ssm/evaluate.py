@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aimc_sim.aging import check_time
+from aimc_sim.aging import check_moment
 from aimc_sim.errors import CapacityError, InputError, UsageError
 from aimc_sim.specs import ChipSpec
 from aimc_sim.tally import Tally, add_up, tally
@@ -194,7 +194,7 @@ def evaluate(
     begun = time.perf_counter()
     _check_request(x, y, chips, times_s, limit, model)
     for moment in times_s:
-        check_time(spec.device, moment)
+        check_moment(spec, moment)
     deployment = deploy(
         on_chip or model, spec, form, decay=decay, calibrate=calibrate, calibration=calibration
     )

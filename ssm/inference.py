@@ -105,9 +105,9 @@ class ProgrammedModel:
         """Seconds since programming."""
         return self.chip.time_s
 
-    def wait(self, seconds: float) -> ProgrammedModel:
-        """Let time pass since programming, and return the model itself."""
-        self.chip.wait(seconds)
+    def wait(self, seconds: float, temperature_k: float | None = None) -> ProgrammedModel:
+        """Let time pass (see `Chip.wait`), and return the model itself."""
+        self.chip.wait(seconds, temperature_k)
         return self
 
     def infer(

@@ -28,7 +28,8 @@ _KEYS = ("meta", "model", "signal", "programmed_s")
 _WRITTEN = {"faults": "int8", "pulses": "uint16", "failed": "bool", "energy_j": "float32"}
 _FACTS: dict[str, type] = {
     "chip": str, "form": str, "decay": str, "digital": list, "calibration": str, "seed": int,
-    "first_chip": int, "clock_ns": int, "sha256": str,
+    "first_chip": int, "clock_ns": int, "age_ns": int,
+    "sha256": str,
 }
 # what numpy and zipfile raise for a damaged archive; NotImplementedError is a RuntimeError
 _DAMAGES = (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error)
@@ -99,8 +100,7 @@ def load_chip(path: str | Path) -> ProgrammedModel:
     programmed = ProgrammedModel(
         deployment, facts["seed"], len(programmed_s), facts["first_chip"], written
     )
-    programmed.chip.clock_ns = facts["clock_ns"]
-    programmed.chip.age_ns = facts.get("age_ns", facts["clock_ns"])
+    programmed.chip.clock_ns, programmed.chip.age_ns = facts["clock_ns"], facts["age_ns"]
     return programmed
 
 
@@ -146,6 +146,7 @@ def _read_facts(meta: np.ndarray, asked: str) -> dict[str, Any]:
             asked, f"its schema is {facts.get('schema')}, this version reads {SCHEMA}",
             "install the version that wrote it, or program the model again",
         )
+    facts.setdefault("age_ns", facts.get("clock_ns"))  # as in files without it: never warm
     wrong = [name for name, kind in _FACTS.items() if not isinstance(facts.get(name), kind)]
     if wrong:
         raise InputError(asked, f"it lacks or garbles {', '.join(wrong)}", do)

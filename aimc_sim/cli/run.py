@@ -43,6 +43,7 @@ from aimc_sim.errors import UsageError
 
 if TYPE_CHECKING:
     from ssm.evaluate import Evaluation
+    from ssm.inference import ProgrammedModel
     from ssm.model import Model
 
 ENGINES = ("cpu", "cuda", "auto")
@@ -149,9 +150,11 @@ def run(
         if budget:
             on = vary(found, used.x, seed=seed, alone=True, on_progress=bar.update)
             record["budget"] = variation_rows(found, on, "on")
+        # here, so that what writing warns of is said once and as one line
+        saved = None if save_chip is None else found.deployment.program(seed=seed, chips=chips)
     record["notes"] += warned
     record["wall_s"] = time.perf_counter() - begun
-    write_results(outputs, record, found, quiet=quiet)
+    write_results(outputs, record, found, saved, quiet=quiet)
 
 
 def note_compilation(quiet: bool) -> None:
@@ -172,12 +175,12 @@ def check_engine(engine: str) -> None:
 
 def check_run(spec: Any, times_s: tuple[float, ...], seed: int, threads: int | None) -> None:
     """Refuse, before anything is read, times, a seed or threads that cannot be."""
-    from aimc_sim.aging import check_time
+    from aimc_sim.aging import check_moment
     from aimc_sim.randomness import seed_words
 
     seed_words(seed)
     for moment in times_s:
-        check_time(spec.device, moment)
+        check_moment(spec, moment)
     if threads is not None:
         from ssm.inference import set_threads
 
@@ -236,6 +239,8 @@ def make_record(
             for at_s, counts in zip(found.times_s, found.unstable_modes, strict=True)
         ],
         "state_bits": register_bits(spec, deployment.model),
+        "noise_in_time": spec.noise_in_time,
+        "temperature_k": spec.temperature_k,
         "compensation": spec.compensation,
         "calibration_reads": found.calibration_reads,
         "tiles": deployment.layout.n_tiles,
@@ -317,18 +322,21 @@ def variation_rows(found: Evaluation, varied: dict[str, Any], key: str) -> list[
 
 
 def write_results(
-    outputs: Outputs, record: dict[str, Any], found: Evaluation, *, quiet: bool
+    outputs: Outputs, record: dict[str, Any], found: Evaluation, saved: ProgrammedModel | None,
+    *, quiet: bool,
 ) -> None:
-    """Write files and show the table; nothing appears half-written."""
+    """Write files and show the table; nothing appears half-written.
+
+    saved : the chips of --save-chip, as just programmed.
+    """
     from aimc_sim import report
 
     text = report.to_json(record)
     files = outputs.files or {}
     if (path := files.get("--logits")) is not None:
         write_whole(path, lambda aside: write_logits(found, aside))
-    if (path := files.get("--save-chip")) is not None:
-        chips = found.deployment.program(seed=record["seed"], chips=record["n_chips"])
-        chips.save(path)
+    if (path := files.get("--save-chip")) is not None and saved is not None:
+        saved.save(path)
     spec, layout = found.deployment.spec, found.deployment.layout
     writers: dict[str, Writer] = {
         "report.json": lambda path: path.write_text(text, "utf-8"),

@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from aimc_sim.aging import BOLTZMANN_EV, acceleration, relaxation_mean, relaxation_sigma
+from aimc_sim.aging import (
+    BOLTZMANN_EV,
+    acceleration,
+    check_moment,
+    relaxation_mean,
+    relaxation_sigma,
+)
 from aimc_sim.chip import Chip
 from aimc_sim.errors import InputError, UsageError
 from aimc_sim.mapping import Request, place
@@ -221,3 +227,16 @@ def test_the_range_of_times_is_one_of_age_not_of_the_clock():
     with pytest.raises(UsageError, match="data cover 0 s to 2 d"):
         chip.wait(86400.0, temperature_k=330.0)
     chip.wait(86400.0)
+
+
+def test_a_chip_kept_in_the_cold_may_be_read_later_and_in_the_warm_only_sooner():
+    spec = warm(WAN)
+    day = 86400.0
+    check_moment(spec.replace(temperature_k=290.0), 4 * day)
+    make_chip(spec.replace(temperature_k=290.0)).wait(4 * day)
+    hot = spec.replace(temperature_k=330.0)
+    said = r"1 d after programming \(47\.\d+ d at the temperature of its data\)\. Its data cover"
+    with pytest.raises(UsageError, match=said):
+        check_moment(hot, day)
+    with pytest.raises(UsageError, match=said):
+        make_chip(hot).wait(day)

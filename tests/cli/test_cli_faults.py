@@ -100,3 +100,42 @@ def test_the_report_tells_what_write_verify_took(run_json, energy_j, text):
     shown = " ".join(as_text(run_report(record)).split())
     assert "written in 7.2 pulses a cell (95 %: at most 21); failed cells a chip 1.5" in shown
     assert text in shown
+
+
+def test_saving_chips_warns_of_their_writing_once_and_as_one_line(run_json, cli, files, tmp_path):
+    curve = {"of": "g_us", "unit_s": 1e-6, "polynomial": [1.0]}
+    down = {**curve, "polynomial": [-1.0]}
+    pulses = {"set_mean": curve, "set_sigma": curve, "reset_mean": down, "reset_sigma": curve}
+    spec = ChipSpec.preset("pcm-nandakumar2019").replace(**{"device.pulses": pulses})
+    spec.replace(write={"tolerance_s": 0.1e-6, "max_pulses": 20}).to_toml(tmp_path / "loop.toml")
+    result = cli(
+        "run", files / "tiny.pt", "--data", files / "data.npz", "--chip", "loop.toml", "--at",
+        "0s", "--save-chip", "chips.npz", "--json", "run.json",
+    )
+    assert result.stderr.count("the noise decides when it ends") == 1
+    assert "UserWarning" not in result.stderr
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert sum("the noise decides when it ends" in note for note in record["notes"]) == 1
+    writing = record["writing"]
+    assert sum(writing["pulses"]) == pytest.approx(writing["cells"])
+    assert writing["pulses_median"] <= writing["pulses_95"] < len(writing["pulses"]) == 21
+    failed = ssm.load_chip(tmp_path / "chips.npz").chip.written.failed
+    assert writing["failed"] == failed.sum()
+
+
+def test_the_temperature_of_a_chip_is_in_its_report(run_json, cli, files, tmp_path):
+    spec = ChipSpec.preset("pcm-nandakumar2019")
+    warm = spec.replace(**{"device.drift.activation_energy_ev": 0.5}, temperature_k=340.0)
+    warm.to_toml(tmp_path / "warm.toml")
+    assert run_json("--at", "0s")["temperature_k"] is None
+    record = run_json("--at", "0s", "--chip", "warm.toml", "--form", "digital")
+    assert record["temperature_k"] == 340.0
+    shown = as_text(run_report(record))
+    assert "\nkept at 340 K\n" in shown
+    assert "modes of A in digital logic" in shown
+    text = spec.to_toml().replace("[device]", "temperature_k = 340.0\n\n[device]", 1)
+    (tmp_path / "unknown.toml").write_text(text)
+    result = cli(
+        "run", files / "tiny.pt", "--data", files / "data.npz", "--chip", "unknown.toml", code=3
+    )
+    assert "has no data at 340 K" in result.stderr

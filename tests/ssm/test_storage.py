@@ -76,6 +76,30 @@ def test_a_fact_that_is_missing_or_of_a_wrong_kind_is_named(saved, tmp_path, nam
             ssm.load_chip(path)
 
 
+def test_an_age_of_a_wrong_kind_is_named_and_without_one_it_is_the_time(saved, tmp_path):
+    facts = facts_of(saved)
+    bad = np.array(json.dumps({**facts, "age_ns": "old"}))
+    with pytest.raises(InputError, match="It lacks or garbles age_ns"):
+        ssm.load_chip(changed(saved, tmp_path / "bad.npz", meta=bad))
+    del facts["age_ns"]
+    meta = np.array(json.dumps(facts))
+    chip = ssm.load_chip(changed(saved, tmp_path / "before.npz", meta=meta)).chip
+    assert chip.age_ns == chip.clock_ns == 60 * 10**9
+
+
+@pytest.mark.compiled
+def test_chips_that_were_warm_come_back_as_old_as_they_were(tmp_path):
+    x = np.random.default_rng(1).random((3, 8, 1))
+    spec = PCM.replace(**{"device.drift.activation_energy_ev": 0.9}, temperature_k=320.0)
+    programmed = ssm.deploy(random_model(seed=1), spec, calibrate=x).program(seed=4)
+    programmed.wait(60.0).wait(60.0, temperature_k=350.0).save(tmp_path / "warm.npz")
+    found = ssm.load_chip(tmp_path / "warm.npz")
+    assert found.chip.age_ns == programmed.chip.age_ns > 10 * found.chip.clock_ns
+    np.testing.assert_array_equal(found.infer(x).logits, programmed.infer(x).logits)
+    later = [each.wait(5.0).infer(x).logits for each in (found, programmed)]
+    np.testing.assert_array_equal(*later)
+
+
 @pytest.mark.parametrize("text", ["[1, 2]", "3", "null", "{", ""])
 def test_facts_that_are_no_mapping_are_refused(saved, tmp_path, text):
     path = changed(saved, tmp_path / "bad.npz", meta=np.array(text))
