@@ -14,8 +14,6 @@ from aimc_sim.kernels.curves import curve_values
 from aimc_sim.specs import ChipSpec
 from aimc_sim.units import format_time
 
-BOLTZMANN_EV = 8.617333262e-5  # eV/K, exact in SI since 2019
-
 
 def check_time(device: DeviceSpec, seconds: float, age_s: float | None = None) -> None:
     """Refuse a time before programming, and refuse or warn outside the card's measured range.
@@ -54,10 +52,7 @@ def acceleration(device: DeviceSpec, temperature_k: float | None) -> float:
     exp(Ea/k (1/T_ref - 1/T)), Arrhenius; 1 where the temperature is None.
     """
     part: AgingSpec | None = device.drift or device.relaxation
-    if temperature_k is None or part is None or part.activation_energy_ev is None:
-        return 1.0
-    inverse = 1 / part.reference_temperature_k - 1 / temperature_k
-    return math.exp(part.activation_energy_ev / BOLTZMANN_EV * inverse)
+    return 1.0 if temperature_k is None or part is None else part.acceleration(temperature_k)
 
 
 def relaxation_sigma(device: DeviceSpec, target_s: np.ndarray, seconds: float) -> np.ndarray:

@@ -27,6 +27,8 @@ from aimc_sim.fields import (
 )
 
 _LARGEST_S = 0.1  # a bare number in microsiemens lies far above
+BOLTZMANN_EV = 8.617333262e-5  # eV/K, exact in SI since 2019
+_FASTEST = 1e12  # acceleration: a nanosecond for a quarter of an hour
 _ROUNDING = 1e-6  # relative: targets are float32, a card's numbers are not
 
 
@@ -72,6 +74,14 @@ class AgingSpec(Spec):
 
     activation_energy_ev: float | None = Field(default=None, gt=0, le=5)
     reference_temperature_k: Kelvin = 300.0
+
+    def acceleration(self, temperature_k: float) -> float:
+        """Return how much faster time counts at a temperature; 1 without an activation energy."""
+        if self.activation_energy_ev is None:
+            return 1.0
+        inverse = 1 / self.reference_temperature_k - 1 / temperature_k
+        exponent = self.activation_energy_ev / BOLTZMANN_EV * inverse
+        return math.exp(exponent) if exponent < 700 else math.inf
 
 
 class DriftSpec(AgingSpec):
@@ -257,6 +267,8 @@ class DeviceSpec(Spec):
 
 def check_temperature(device: DeviceSpec, temperature_k: float) -> None:
     """Refuse a temperature at which nothing is known of the device. Raises ValueError."""
+    if not (math.isfinite(temperature_k) and temperature_k > 0):
+        raise ValueError(f"{temperature_k:g} K is no temperature")
     parts = [part for part in (device.drift, device.relaxation) if part is not None]
     for part in parts:
         known = part.activation_energy_ev is not None
@@ -264,6 +276,11 @@ def check_temperature(device: DeviceSpec, temperature_k: float) -> None:
             raise ValueError(
                 f"'{device.name}' has no data at {temperature_k:g} K: its card gives "
                 f"{part.reference_temperature_k:g} K and no activation energy"
+            )
+        if part.acceleration(temperature_k) > _FASTEST:
+            raise ValueError(
+                f"'{device.name}' would age more than {_FASTEST:g} times as fast at "
+                f"{temperature_k:g} K as at {part.reference_temperature_k:g} K"
             )
     if not parts and temperature_k != AgingSpec().reference_temperature_k:
         raise ValueError(f"'{device.name}' has no data at {temperature_k:g} K")

@@ -35,7 +35,7 @@ def write_verify_chip() -> ChipSpec:
         return {"of": "g_us", "unit_s": 1e-6, "polynomial": polynomial}
 
     pulses = {
-        "set_mean": curve(2.2, -0.03), "set_sigma": curve(0.9),
+        "set_mean": curve(1.74, -0.03), "set_sigma": curve(0.9),
         "reset_mean": curve(-0.6, -0.03), "reset_sigma": curve(0.9),
         "device_spread": 0.2,
         "set_v": 1.5, "reset_v": -1.7, "width_s": 1e-6, "v_read_v": 0.2, "t_read_s": 1e-6,

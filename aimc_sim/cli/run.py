@@ -42,6 +42,7 @@ from aimc_sim.cli.outputs import Outputs, ProgressBar, Writer, as_text, write_wh
 from aimc_sim.errors import UsageError
 
 if TYPE_CHECKING:
+    from aimc_sim.specs import ChipSpec
     from ssm.evaluate import Evaluation
     from ssm.inference import ProgrammedModel
     from ssm.model import Model
@@ -214,6 +215,7 @@ def make_record(
             "model": model.sha256 or None,
             "data": used.sha256,
             "chip": hashlib.sha256(spec.to_toml().encode()).hexdigest(),
+            **_fault_map_hash(spec),
         },
         "model": model.name,
         "chip": spec.name,
@@ -256,6 +258,13 @@ def make_record(
         "cite": references,
         "notes": notes,
     }
+
+
+def _fault_map_hash(spec: ChipSpec) -> dict[str, str]:
+    """Return the hash of the chip's fault map, which is a file of its own; {} where it has none."""
+    if spec.faults is None or spec.faults.map is None:
+        return {}
+    return {"fault_map": hashlib.sha256(Path(spec.faults.map).read_bytes()).hexdigest()}
 
 
 def score_rows(found: Evaluation) -> dict[str, Any]:

@@ -9,12 +9,12 @@ import pytest
 from pydantic import ValidationError
 
 from aimc_sim.aging import (
-    BOLTZMANN_EV,
     acceleration,
     check_moment,
     relaxation_mean,
     relaxation_sigma,
 )
+from aimc_sim.cards import BOLTZMANN_EV
 from aimc_sim.chip import Chip
 from aimc_sim.errors import InputError, UsageError
 from aimc_sim.mapping import Request, place
@@ -240,3 +240,19 @@ def test_a_chip_kept_in_the_cold_may_be_read_later_and_in_the_warm_only_sooner()
         check_moment(hot, day)
     with pytest.raises(UsageError, match=said):
         make_chip(hot).wait(day)
+
+
+@pytest.mark.parametrize("temperature_k", [0.0, -5.0, float("nan"), float("inf")])
+def test_what_is_no_temperature_is_refused(temperature_k):
+    chip = make_chip(warm(PCM))
+    with pytest.raises(UsageError, match="K is no temperature"):
+        chip.wait(60.0, temperature_k=temperature_k)
+    assert (chip.clock_ns, chip.age_ns) == (0, 0)
+
+
+def test_an_acceleration_beyond_all_measurement_is_refused():
+    cold = warm(PCM, ev=5.0).replace(**{"device.drift.reference_temperature_k": 1.0})
+    with pytest.raises(UsageError, match=r"would age more than 1e\+12 times as fast at 300 K"):
+        make_chip(cold).wait(60.0, temperature_k=300.0)
+    with pytest.raises(InputError, match="would age more than"):
+        cold.replace(temperature_k=2000.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import numpy as np
@@ -74,6 +75,20 @@ def test_a_fault_map_that_does_not_fit_ends_with_exit_code_3(cli, files, tmp_pat
     )
     assert "read the fault map map.npz" in result.stderr
     assert "its 'tile' has shape (1, 4, 4), the model takes (1, 256, 256)" in result.stderr
+
+
+def test_the_report_has_the_hash_of_a_fault_map(run_json, tmp_path):
+    codes = {kind: np.zeros((1, rows, 256), np.int8) for kind, rows in
+             (("tile", 256), ("short_tile", 2))}
+    codes["tile"][0, :4, :8] = 2
+    np.savez(tmp_path / "map.npz", **codes)
+    spec = ChipSpec.preset("ideal").replace(faults={"map": "map.npz"})
+    spec.to_toml(tmp_path / "mapped.toml")
+    record = run_json("--chip", "mapped.toml", "--at", "0s")
+    digest = hashlib.sha256((tmp_path / "map.npz").read_bytes()).hexdigest()
+    assert record["hashes"]["fault_map"] == digest
+    assert 0 < record["faults"]["stuck_high"] <= 32
+    assert record["quantized_error"] < record["logit_error"][0]["relative_rms"]
 
 
 def test_map_shows_the_pieces_of_a_weight_and_counts_their_cells(cli, files, faulty):

@@ -7,6 +7,7 @@ cells each; what the others do is said in the tests.
 from __future__ import annotations
 
 import csv
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 
 import aimc_sim as aimc
 from aimc_sim.chip import Chip
-from aimc_sim.errors import InputError
+from aimc_sim.errors import CapacityError, InputError
 from aimc_sim.mapping import Request, place
 from aimc_sim.specs import ChipSpec
 
@@ -149,6 +150,47 @@ def test_every_card_can_be_read_at_the_end_of_its_times(name):
         chip = cells(ChipSpec.preset(name), 1e6 * device.g_max_s)
         chip.wait(device.time_range_s[1])
         assert np.isfinite(chip.read()).all()
+
+
+@pytest.mark.compiled
+def test_columns_have_adc_noise_of_their_own():
+    # in a peer the columns that share an ADC share its draw
+    n = 31_250
+    spec = ChipSpec.preset("ideal").replace(**{"adc.bits": 16, "adc.noise_lsb": 64.0})
+    y = aimc.map_matrix(np.eye(16), spec).program(seed=1).mvm(np.ones((n, 16), np.float32))
+    correlation = np.corrcoef(y.T) - np.eye(16)
+    assert np.abs(correlation).max() < 5 / np.sqrt(n)
+
+
+@pytest.mark.compiled
+def test_noise_of_a_large_batch_takes_memory_of_its_inputs_and_outputs():
+    # a peer takes 2.1 GB for read noise of 256 x 256 cells at batch 1024
+    matrix = aimc.map_matrix(np.ones((256, 256)), ChipSpec.preset("reram-wan2022")).program(1)
+    x = np.ones((1024, 256), np.float32)
+    matrix.mvm(x[:16])
+    tracemalloc.start()
+    matrix.mvm(x)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 8 * x.nbytes  # 8 MB
+
+
+def test_what_stays_digital_is_said():
+    # a peer leaves layers that it cannot convert in logic without a word
+    from small_models import random_model
+
+    import ssm
+
+    x = np.random.default_rng(1).random((2, 6, 1))
+    spec = ChipSpec.preset("ideal")
+    d = ssm.deploy(random_model(seed=1), spec, calibrate=x, digital=("readout", "decoder"))
+    assert "in digital logic: readout, decoder" in str(d)
+    placed = [name for name, _, _ in d.placements()]
+    assert placed == [
+        "encoder", "layer 0 A", "layer 0 mixing", "layer 1 A", "layer 1 mixing",
+    ]
+    with pytest.raises(CapacityError, match="must stay whole"):  # and never instead of a tile
+        ssm.deploy(random_model(seed=1), spec.replace(**{"short_tile.rows": 1}), calibrate=x)
 
 
 @pytest.mark.parametrize(

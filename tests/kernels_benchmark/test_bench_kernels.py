@@ -58,7 +58,7 @@ def test_cells_are_written_in_a_closed_loop(benchmark):
     target = np.linspace(spec.device.g_min_s, spec.device.g_max_s, N)
     chip = benchmark(lambda: Chip(spec, layout, target, seed=1))
     log = chip.written.log()
-    assert 5 < log.pulses_mean < 15
+    assert 9.5 < log.pulses_mean < 10.5
     assert log.failed < 0.001 * N
     error = chip.programmed_s[0] - target
     assert abs(error.mean()) < 0.1e-6
