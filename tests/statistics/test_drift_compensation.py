@@ -46,7 +46,9 @@ def test_without_compensation_accuracy_falls_to_chance(over_time):
     mean = over_time["none"][0].mean(axis=1)
     assert mean[0] > 0.9
     assert mean[1] < 0.6
+    assert abs(mean[2] - CHANCE) < spread(CHANCE)
     assert abs(mean[3] - CHANCE) < spread(CHANCE)
+    assert (np.diff(mean) < 0).all()
 
 
 @pytest.mark.parametrize("kind", ["global", "column", "affine"])
