@@ -14,6 +14,8 @@ from aimc_sim.kernels.curves import curve_values
 from aimc_sim.specs import ChipSpec
 from aimc_sim.units import format_time
 
+LONGEST_S = 1e15  # thirty million years; a clock of nanoseconds ends somewhere
+
 
 def check_time(device: DeviceSpec, seconds: float, age_s: float | None = None) -> None:
     """Refuse a time before programming, and refuse or warn outside the card's measured range.
@@ -21,9 +23,10 @@ def check_time(device: DeviceSpec, seconds: float, age_s: float | None = None) -
     age_s : the time since programming at the temperature of the card's data, which that range
         is of; None: the same.
     """
-    if not (math.isfinite(seconds) and seconds >= 0):
+    if not 0 <= seconds <= LONGEST_S:  # NaN too
         raise UsageError(
-            f"read the chip {seconds} s after programming", "that is not a time after it",
+            f"read the chip {seconds} s after programming",
+            "that is not a time after it" if not seconds > 0 else "that is no time for a chip",
             "give zero or a positive time such as 1h",
         )
     low, high = device.time_range_s

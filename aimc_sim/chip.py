@@ -11,7 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aimc_sim.aging import acceleration, check_time, relaxation_mean, relaxation_sigma
+from aimc_sim.aging import (
+    LONGEST_S,
+    acceleration,
+    check_time,
+    relaxation_mean,
+    relaxation_sigma,
+)
 from aimc_sim.cards import check_targets, check_temperature
 from aimc_sim.curves import flatten
 from aimc_sim.errors import UsageError
@@ -139,9 +145,11 @@ class Chip:
         temperature_k : during that time; None: the chip's. UsageError for negative times, or a
         temperature at which nothing is known of the device.
         """
-        if not (math.isfinite(seconds) and seconds >= 0):
+        if not 0 <= seconds <= LONGEST_S:  # NaN too
             raise UsageError(
-                f"wait {seconds} s", "time does not run backwards", "give zero or a positive time"
+                f"wait {seconds} s",
+                "time does not run backwards" if not seconds > 0 else "that is no time for a chip",
+                "give zero or a positive time such as 1h",
             )
         device = self.spec.device
         if temperature_k is None:

@@ -256,3 +256,15 @@ def test_an_acceleration_beyond_all_measurement_is_refused():
         make_chip(cold).wait(60.0, temperature_k=300.0)
     with pytest.raises(InputError, match="would age more than"):
         cold.replace(temperature_k=2000.0)
+
+
+@pytest.mark.parametrize("seconds", [1e300, float("inf")])
+def test_a_time_beyond_any_chip_is_refused(seconds):
+    chip = make_chip(PCM)
+    with pytest.raises(UsageError, match="That is no time for a chip"):
+        chip.wait(seconds)
+    with pytest.raises(UsageError, match="That is no time for a chip"):
+        check_moment(PCM, seconds)
+    with pytest.warns(UserWarning, match="the formula is extrapolated"):
+        chip.wait(1e15)
+    assert (chip.aged() >= 0).all()

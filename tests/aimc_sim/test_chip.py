@@ -58,7 +58,7 @@ def test_a_tenth_of_a_second_ten_times_is_a_second():
     assert chip.time_s == 1.0
 
 
-@pytest.mark.parametrize("seconds", [-1.0, -1e-9, math.nan, math.inf])
+@pytest.mark.parametrize("seconds", [-1.0, -1e-9, math.nan])
 def test_time_before_programming_is_refused(seconds):
     chip = ramp_chip("pcm-nandakumar2019")
     with pytest.raises(

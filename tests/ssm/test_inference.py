@@ -247,7 +247,7 @@ def test_a_seed_out_of_range_is_refused(noisy, seed):
         noisy[0].program(seed)
 
 
-@pytest.mark.parametrize("seconds", [-1.0, np.nan, np.inf])
+@pytest.mark.parametrize("seconds", [-1.0, np.nan])
 def test_time_does_not_run_backwards(noisy, seconds):
     programmed = noisy[0].program(0).wait(10.0)
     with pytest.raises(UsageError, match=f"Wait {seconds} s. Time does not run backwards"):
