@@ -87,6 +87,18 @@ def measured_ranges(device: DeviceSpec) -> list[str]:
     return lines
 
 
+def telegraph_facts(device: DeviceSpec) -> list[str]:
+    """Return how many cells jump between levels, and after which times, in words."""
+    part = device.telegraph
+    if part is None:
+        return []
+    high, low = format_time(part.tau_high_s), format_time(part.tau_low_s)
+    return [
+        f"telegraph noise in {100 * part.fraction:.4g} % of the cells; mean dwell times {high} in "
+        f"the upper level, {low} in the lower"
+    ]
+
+
 def card_curves(
     device: DeviceSpec, targets_s: Sequence[float], times_s: Sequence[float]
 ) -> list[dict[str, Any]]:

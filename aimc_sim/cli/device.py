@@ -81,7 +81,7 @@ def make_record(
     """Return the `aimc-sim.device/1` record of a prediction."""
     from aimc_sim import __version__
     from aimc_sim.citations import device_references
-    from aimc_sim.devices import lacking_parts, measured_ranges
+    from aimc_sim.devices import lacking_parts, measured_ranges, telegraph_facts
 
     lacks, references = lacking_parts(model), device_references(model)
     return {
@@ -109,6 +109,7 @@ def make_record(
             *(f"to cite: {reference}" for reference in references),
             *measured_ranges(model),
             model.zero_time,
+            *telegraph_facts(model),
             *lacks,
             *model.caveats,
             *([f"not modelled: {', '.join(model.not_modelled)}"] if model.not_modelled else []),

@@ -221,6 +221,20 @@ def test_an_ideal_card_is_exact_and_lacks_everything():
     assert row.read_mean_s == pytest.approx(5e-6, rel=1e-6)
 
 
+def test_the_notes_say_how_many_cells_jump_and_after_which_times(cli, tmp_path):
+    (tmp_path / "jumpy.toml").write_text(
+        '[device]\nname = "jumpy"\ng_min_s = "1uS"\ng_max_s = "10uS"\n[device.telegraph]\n'
+        'fraction = 0.125\namplitude = { polynomial = [0.1] }\ntau_high_s = "2ms"\n'
+        'tau_low_s = "1s"\n'
+    )
+    record = json.loads(cli("device", "jumpy.toml", "--cells", 20, "--json", "-").stdout)
+    assert (
+        "telegraph noise in 12.5 % of the cells; mean dwell times 2 ms in the upper level, "
+        "1 s in the lower" in record["notes"]
+    )
+    assert "no telegraph part" not in " ".join(record["notes"])
+
+
 @pytest.mark.compiled
 def test_a_file_with_a_device_alone_is_read(cli, tmp_path):
     (tmp_path / "card.toml").write_text(
