@@ -239,29 +239,37 @@ class DeviceSpec(Spec):
         if (part := self.programming) is not None:
             scale = self.g_max_s / (part.g_reference_s or self.g_max_s)
             check_curve("programming.sigma", part.sigma, span, scale=scale, most=self.g_max_s)
-            check_curve("programming.mean", part.mean, span, scale=scale, signed=True)
+            check_curve(
+                "programming.mean", part.mean, span, scale=scale, sign=0, most=self.g_max_s
+            )
         if (pulses := self.pulses) is not None:
             for name in ("set_mean", "set_sigma", "reset_sigma"):
                 curve = getattr(pulses, name)
                 check_curve(f"pulses.{name}", curve, span, most=self.g_max_s)
-            check_curve("pulses.reset_mean", pulses.reset_mean, span, signed=True, most=0.0)
+            check_curve(
+                "pulses.reset_mean", pulses.reset_mean, span, sign=-1, most=self.g_max_s
+            )
         if self.drift is not None:
-            check_curve("drift.nu_mean", self.drift.nu_mean, span, signed=True)
+            check_curve("drift.nu_mean", self.drift.nu_mean, span, sign=0)
             check_curve("drift.nu_std", self.drift.nu_std, span)
         if (relax := self.relaxation) is not None:
             scale = self.g_max_s / (relax.g_reference_s or self.g_max_s)
             for k, curve in enumerate(relax.sigma):
                 check_curve(f"relaxation.sigma.{k}", curve, span, scale=scale, most=self.g_max_s)
             for k, curve in enumerate(relax.mean):
-                check_curve(f"relaxation.mean.{k}", curve, span, scale=scale, signed=True)
+                check_curve(
+                    f"relaxation.mean.{k}", curve, span, scale=scale, sign=0, most=self.g_max_s
+                )
             for t in (relax.start_s, max(relax.start_s, self.time_range_s[1])):
                 if relax.std_per_ln_t_s * math.log(t) + relax.std_offset_s < 0:
                     raise ValueError(f"the standard deviation of relaxation is negative at {t} s")
-        if self.read_noise is not None:
-            check_curve("read_noise.sigma", self.read_noise.sigma, span)
-            check_curve("read_noise.white", self.read_noise.white, span)
-        if self.telegraph is not None:
-            check_curve("telegraph.amplitude", self.telegraph.amplitude, span)
+        if (noise := self.read_noise) is not None:
+            most = math.inf if noise.relative else self.g_max_s
+            check_curve("read_noise.sigma", noise.sigma, span, most=most)
+            check_curve("read_noise.white", noise.white, span, most=most)
+        if (jumps := self.telegraph) is not None:
+            most = math.inf if jumps.relative else self.g_max_s
+            check_curve("telegraph.amplitude", jumps.amplitude, span, most=most)
         return self
 
 

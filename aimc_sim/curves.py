@@ -129,13 +129,14 @@ def check_curve(
     g_range_s: tuple[float, float],
     *,
     scale: float = 1.0,
-    signed: bool = False,
+    sign: Literal[-1, 0, 1] = 1,
     most: float = math.inf,
 ) -> None:
     """Refuse a curve that cannot be used over a device's range.
 
-    Its values times `scale` must fit float32, not exceed `most`, and not be negative unless
-    `signed`. Tried at evenly spaced conductances of `g_range_s` [S] and at the bounds of pieces.
+    Its values times `scale` must fit float32, not exceed `most` in size, and not be negative,
+    with sign = -1 not be positive; with 0 they may be either. Tried at evenly spaced
+    conductances of `g_range_s` [S] and at the bounds of pieces.
 
     Raises ValueError.
     """
@@ -151,11 +152,12 @@ def check_curve(
         finite = np.isfinite(value.astype(np.float32))
     if not finite.all():
         raise ValueError(f"{name} is not finite at {1e6 * g[~finite][0]:.6g} uS")
-    if not signed and value.min() < 0:
-        worst = int(value.argmin())
-        raise ValueError(f"{name} is negative ({value[worst]:.3g}) at {1e6 * g[worst]:.6g} uS")
-    if value.max() > most:
+    if (sign * value).min() < 0:
+        worst, said = int((sign * value).argmin()), "negative" if sign > 0 else "positive"
+        raise ValueError(f"{name} is {said} ({value[worst]:.3g}) at {1e6 * g[worst]:.6g} uS")
+    largest = value[np.abs(value).argmax()]
+    if abs(largest) > most:
         raise ValueError(
-            f"{name} is {1e6 * value.max():.4g} uS, more than the largest conductance: a formula "
+            f"{name} is {1e6 * largest:.4g} uS, more than the largest conductance: a formula "
             "in microsiemens needs unit_s = 1e-6"
         )

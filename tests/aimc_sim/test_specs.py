@@ -217,6 +217,34 @@ def test_conductance_limits_must_be_in_order(changes, message):
         ChipSpec.preset("pcm-nandakumar2019").replace(**changes)
 
 
+@pytest.mark.parametrize(
+    ("card", "field", "value", "message"),
+    [
+        ("pcm-nandakumar2019", "programming.mean", -3.0, r"programming\.mean is -3e\+06 uS, more"),
+        ("cmo-hfox", "read_noise.sigma", 0.5, r"read_noise\.sigma is 5e\+05 uS, more"),
+        ("cmo-hfox", "read_noise.white", 0.01, r"read_noise\.white is 1e\+04 uS, more"),
+        ("cmo-hfox", "telegraph.amplitude", 2.0, r"telegraph\.amplitude is 2e\+06 uS, more"),
+        ("cmo-hfox", "pulses.reset_mean", -1.0, r"pulses\.reset_mean is -1e\+06 uS, more"),
+        ("cmo-hfox", "pulses.reset_mean", 1e-6, r"pulses\.reset_mean is positive \(1e-06\)"),
+    ],
+)
+def test_a_formula_in_microsiemens_without_its_unit_is_refused(card, field, value, message):
+    small = {"polynomial": [1.0], "unit_s": 1e-6}
+    down = {"polynomial": [-1.0], "unit_s": 1e-6}
+    device = ChipSpec.preset(card).device.replace(
+        telegraph={
+            "fraction": 0.1, "amplitude": small, "relative": False, "tau_high_s": 1.0,
+            "tau_low_s": 1.0,
+        },
+        pulses={
+            "set_mean": small, "set_sigma": small, "reset_mean": down, "reset_sigma": small,
+        },
+    )
+    with pytest.raises(InputError, match=message):
+        device.replace(**{field: {"polynomial": [value]}})
+    device.replace(**{field: {"polynomial": [value], "unit_s": 1e-6}} if value != 1e-6 else {})
+
+
 def test_a_card_cannot_count_the_programming_error_twice():
     programming = ChipSpec.preset("pcm-nandakumar2019").device.programming
     with pytest.raises(InputError, match="holds the programming error: leave programming out"):

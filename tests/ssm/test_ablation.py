@@ -30,7 +30,11 @@ PULSES = {
 }
 DRIFTING = PCM.replace(**EVERY_PART)
 RELAXING = ChipSpec.preset("cmo-hfox").replace(
-    **EVERY_PART, **{"device.relaxation.activation_energy_ev": 1.0}, temperature_k=350.0
+    **EVERY_PART | {
+        # its noise is in siemens, not in shares of the conductance
+        "device.read_noise.white": {"of": "r", "unit_s": 1e-6, "polynomial": [0.3]},
+        "device.relaxation.activation_energy_ev": 1.0, "temperature_k": 350.0,
+    }
 )
 VERIFIED = PCM.replace(
     **EVERY_PART, **{"device.pulses": PULSES, "write": {"tolerance_s": 1e-6, "max_pulses": 20}}
