@@ -85,7 +85,8 @@ def fit_pulse(
     the spread between devices, ramps of one device that between its ramps). mean and sigma are
     polynomials in uS of order 0 to 4, or straight lines between 8, 12 or 16 conductances, chosen
     by cross-validation over ramps. Restricted maximum likelihood of all steps of a ramp together
-    (linear mixed model, Laird and Ware 1982, doi:10.2307/2529876), standard errors from the
+    (linear mixed model, Laird and Ware 1982, doi:10.2307/2529876; restricted: Patterson and
+    Thompson 1971, doi:10.1093/biomet/58.3.545), standard errors from the
     Hessian, device_spread freed of the bias of a root; steps beyond 5 sigma dropped where they
     lie apart. The noise of a read is in sigma, twice.
 

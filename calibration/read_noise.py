@@ -86,8 +86,7 @@ def fit_read_noise(table: Table) -> Fit:
         y, spikes = _despiked(y)
         replaced += spikes
         cells.append(_fit_cell(y, period_s, seed=k))
-    halves = [(_fit_cell(y[: len(y) // 2], period, k, quick=cells[k]), y[len(y) // 2 :])
-              for k, (y, period) in enumerate(_series(cell, time, g))]
+    halves = _later(cells, _series(cell, time, g))
     exponent, exponent_error = _common_exponent(cells)
     groups = _groups(np.array([one.level for one in cells]))
     parameters, variances = _parameters(cells, groups, exponent, exponent_error)
@@ -128,6 +127,14 @@ def fit_read_noise(table: Table) -> Fit:
                       max(one.n * one.period_s for one in cells)),
         source=table.source,
     )
+
+
+def _later(
+    cells: list[_Cell], series: list[tuple[np.ndarray, float]]
+) -> list[tuple[_Cell, np.ndarray]]:
+    """Return the fit of the first half of each cell's reads, and the second half."""
+    return [(_fit_cell(y[: len(y) // 2], period, k, quick=cells[k]), y[len(y) // 2 :])
+            for k, (y, period) in enumerate(series)]
 
 
 def _series(
