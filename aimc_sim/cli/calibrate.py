@@ -104,7 +104,7 @@ def calibrate(
     text = shown.report()
     if out is not None:
         text += f"wrote {out}\n"
-    outputs.show(Text(text.rstrip("\n"), no_wrap=True, overflow="ignore"), reports.to_json(record))
+    outputs.show(Text(text.rstrip("\n")), reports.to_json(record))
 
 
 def _check_package() -> None:
