@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 
 from aimc_sim.cards import DriftSpec
-from aimc_sim.curves import Curve, CurvePiece
 from aimc_sim.errors import InputError
 from calibration.checks import check_count, halves, std_error
+from calibration.exponents import (
+    FORMS,
+    Best,
+    Cells,
+    Form,
+    exact_t0,
+    exponents,
+    maximise,
+    taken_of,
+)
 from calibration.fit import (
     Checked,
     Fit,
@@ -19,73 +27,15 @@ from calibration.fit import (
     correlation_of,
     goodness,
 )
-from calibration.likelihood import maximise_sum
 from calibration.power_law import POWER_LAW
 from calibration.relaxation import Histories, histories, time_groups
 from calibration.statistics import find_limits, fit_normal
 from calibration.tables import Table
 
 _HOPELESS = 1.0  # of aic for each read: no dependence of nu on g makes that good
-_EXACT = 1e-5  # of ln(g/g0): less scatter is rounding
 _LEAST = 0.02  # of the largest start: below, the logarithm of a ratio is noise
-_ENOUGH = 2000  # cells that choose a form and a start; its numbers are those of all cells
 _CUT = 12.0  # robust sigmas, of all g together: at small g exponents spread more
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(24)
-
-
-class _Cells(NamedTuple):
-    """The reads of all cells: ln(g/g0) at a time, and which cell it is of."""
-
-    owner: np.ndarray  # (n,) cell of a read
-    y: np.ndarray  # (n,) ln(g/g0)
-    t_s: np.ndarray
-    start_s: np.ndarray
-    log_g: np.ndarray  # (cells,) ln of the start in microsiemens
-
-    def spans(self, log_t0: float) -> np.ndarray:
-        """Return ln((t + t0)/(t_start + t0)) of all reads."""
-        t0 = math.exp(min(max(log_t0, -60.0), 60.0))
-        return np.asarray(np.log1p((self.t_s - self.start_s) / (self.start_s + t0)))
-
-
-class _Form(NamedTuple):
-    """How mean and spread of the exponent depend on g: c0 + c1 ln g, and a least value."""
-
-    name: str
-    slope: bool
-    clamped: bool
-
-    @property
-    def size(self) -> int:
-        """Numbers for the mean, and as many for the spread."""
-        return 1 + self.slope + self.clamped
-
-    def values(self, theta: np.ndarray, log_g: np.ndarray) -> np.ndarray:
-        """Return the exponents' mean, or their spread, at ln g."""
-        value = np.full(log_g.shape, theta[0])
-        if self.slope:
-            value = value + theta[1] * log_g
-        if self.clamped:
-            value = np.maximum(value, theta[2])
-        return value
-
-    def labels(self, name: str) -> list[str]:
-        """Return the names of the numbers."""
-        return [f"{name}.{what}" for what in ("c0", "ln g", "low")[: self.size]]
-
-    def curve(self, theta: np.ndarray, most: float) -> Curve:
-        """Return the law as a curve of a card, held at `most` where ln g would carry it on."""
-        piece = CurvePiece(
-            polynomial=(float(theta[0]),),
-            log_slope=float(theta[1]) if self.slope else 0.0,
-            low=float(theta[2]) if self.clamped else 0.0,
-            high=most if self.slope else None,
-        )
-        return Curve(of="g_us", pieces=(piece,))
-
-
-_FORMS = (_Form("the same at every g", False, False), _Form("a line in ln g", True, False),
-          _Form("a line in ln g with a least value", True, True))
 
 
 def fit_drift(table: Table, *, t0_s: float | None = None) -> Fit:
@@ -123,13 +73,13 @@ def fit_drift(table: Table, *, t0_s: float | None = None) -> Fit:
     cells, outliers = _without_outliers(cells, log_t0)
     if outliers:
         dropped["cells with an exponent beyond 12 robust sigmas"] = outliers
-    exact = _exact_t0(cells) if log_t0 is None else None
+    exact = exact_t0(cells) if log_t0 is None else None
     if exact is not None:
         log_t0 = exact[0]
-    found = [_maximise(cells, _FORMS[0], log_t0)]
+    found = [maximise(cells, FORMS[0], log_t0)]
     own, other = _compare(cells, found[0])
     if own - other < _HOPELESS * len(cells.y):
-        found += [_maximise(cells, form, log_t0) for form in _FORMS[1:]]
+        found += [maximise(cells, form, log_t0) for form in FORMS[1:]]
     best = min(found, key=lambda one: 2 * one.cost + len(one.theta) * math.log(len(cells.log_g)))
     own += 2 * (best.cost - found[0].cost) + 2 * (len(best.theta) - len(found[0].theta))
     if other < own:
@@ -185,7 +135,7 @@ def fit_drift(table: Table, *, t0_s: float | None = None) -> Fit:
     )
 
 
-def _compare(cells: _Cells, best: _Best) -> tuple[float, float]:
+def _compare(cells: Cells, best: Best) -> tuple[float, float]:
     """Return the AIC of all reads under the power law and under relaxation, as densities of g.
 
     Relaxation: at each time a normal about the start, mean and spread polynomials of it, the
@@ -220,7 +170,7 @@ def _compare(cells: _Cells, best: _Best) -> tuple[float, float]:
     return own, other
 
 
-def _cells(data: Histories) -> tuple[_Cells, dict[str, int]]:
+def _cells(data: Histories) -> tuple[Cells, dict[str, int]]:
     least = _LEAST * float(np.quantile(data.initial_s, 0.99))
     keep = (data.initial_s >= least) & (data.g_s > 0)
     dropped = dict(data.dropped)
@@ -230,26 +180,16 @@ def _cells(data: Histories) -> tuple[_Cells, dict[str, int]]:
     start = np.zeros(len(cell))
     start[index] = data.initial_s[keep]
     return (
-        _Cells(index, np.log(data.g_s[keep] / data.initial_s[keep]), data.t_s[keep],
+        Cells(index, np.log(data.g_s[keep] / data.initial_s[keep]), data.t_s[keep],
                data.start_s[keep], np.log(start * 1e6)),
         dropped,
     )
 
 
-def _exponents(cells: _Cells, log_t0: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return each cell's estimate of nu, its sum of L^2, and the sum of its squared residuals."""
-    span = cells.spans(log_t0)
-    n = len(cells.log_g)
-    square = np.bincount(cells.owner, span * span, n)
-    nu = -np.bincount(cells.owner, span * cells.y, n) / square
-    rest = cells.y + nu[cells.owner] * span
-    return nu, square, np.bincount(cells.owner, rest * rest, n)
-
-
-def _without_outliers(cells: _Cells, log_t0: float | None) -> tuple[_Cells, int]:
+def _without_outliers(cells: Cells, log_t0: float | None) -> tuple[Cells, int]:
     """Return the cells without those whose exponent, or scatter about it, stands out."""
     guess = float(np.log(np.median(cells.t_s))) - 3 if log_t0 is None else log_t0
-    nu, _, rest = _exponents(cells, guess)
+    nu, _, rest = exponents(cells, guess)
     keep = np.ones(len(nu), bool)
     for value in (nu, np.sqrt(rest)):
         middle = np.median(value)
@@ -258,147 +198,11 @@ def _without_outliers(cells: _Cells, log_t0: float | None) -> tuple[_Cells, int]
             keep &= np.abs(value - middle) <= _CUT * size
     if keep.all() or keep.mean() < 0.9:
         return cells, 0
-    return _taken(cells, keep), int((~keep).sum())
-
-
-class _Best(NamedTuple):
-    form: _Form
-    theta: np.ndarray
-    covariance: np.ndarray | None
-    cost: float
-    converged: bool
-
-
-class _Likelihood:
-    """Log-likelihoods of cells by (ln t0 where fitted, ln tau where known, mu, s)."""
-
-    def __init__(self, cells: _Cells, form: _Form, log_t0: float | None) -> None:
-        self.cells, self.form, self.log_t0 = cells, form, log_t0
-        self.reads = np.bincount(cells.owner, minlength=len(cells.log_g))
-        several = bool((self.reads > 1).any())
-        # reads on their power law to rounding: that rounding is known, and not fitted
-        exact = several and log_t0 is not None and _noise(cells, log_t0) < _EXACT
-        self.rounding2 = 0.0
-        if exact and log_t0 is not None:
-            self.rounding2 = max(_noise(cells, log_t0), 1e-12) ** 2
-        self.blurred = several and not exact
-
-    def __call__(self, theta: np.ndarray) -> np.ndarray:
-        k = 0
-        log_t0 = self.log_t0
-        if log_t0 is None:
-            log_t0, k = float(theta[0]), 1
-        tau2 = self.rounding2
-        if self.blurred:
-            tau2, k = math.exp(2 * min(max(float(theta[k]), -40.0), 5.0)), k + 1
-        mu, s = theta[k : k + self.form.size], theta[k + self.form.size :]
-        nu, square, rest = _exponents(self.cells, log_t0)
-        m = self.form.values(mu, self.cells.log_g)
-        spread = self.form.values(s, self.cells.log_g)
-        spread = np.maximum(spread, 1e-9)
-        variance = spread**2 + tau2 / square
-        # |N(m, s^2)|: a cell's nu may come from either sign; its fold lies at -nu
-        near, far = -0.5 * (nu - m) ** 2 / variance, -0.5 * (nu + m) ** 2 / variance
-        folded = near + np.where(nu > 0, np.log1p(np.exp(np.minimum(far - near, 700.0))), 0.0)
-        total = folded - 0.5 * np.log(2 * np.pi * variance) - 0.5 * np.log(square)
-        if tau2 > 0:
-            total -= 0.5 * ((self.reads - 1) * math.log(2 * math.pi * tau2) + rest / tau2)
-        return np.asarray(total)
-
-
-def _maximise(
-    cells: _Cells, form: _Form, log_t0: float | None, start: np.ndarray | None = None
-) -> _Best:
-    """Return the best numbers of a form; found on some cells, then finished on all."""
-    if start is None:
-        some = _some(cells)
-        terms = _Likelihood(some, form, log_t0)
-        tries = [maximise_sum(terms, guess) for guess in _guesses(some, form, log_t0)]
-        sound = [one for one in tries if one[1] is not None] or tries
-        start = max(sound, key=lambda one: float(terms(one[0]).sum()))[0]
-    terms = _Likelihood(cells, form, log_t0)
-    theta, covariance, converged = maximise_sum(terms, start)
-    return _Best(form, theta, covariance, -float(terms(theta).sum()), converged)
-
-
-def _noise(cells: _Cells, log_t0: float) -> float:
-    """Return the scatter of the reads of a cell about its power law."""
-    reads = np.bincount(cells.owner, minlength=len(cells.log_g))
-    free = float((reads - 1).sum())
-    return math.sqrt(float(_exponents(cells, log_t0)[2].sum()) / free) if free else 0.0
-
-
-def _exact_t0(cells: _Cells) -> tuple[float, float] | None:
-    """Return ln t0 and its standard error where reads follow the law to rounding, else None."""
-    best = _first_t0(cells)
-    noise = _noise(cells, best)
-    if noise >= _EXACT:
-        return None
-    step = 1e-3
-    bend = sum(float(_exponents(cells, best + s)[2].sum()) for s in (-step, step))
-    bend = (bend - 2 * float(_exponents(cells, best)[2].sum())) / step**2
-    return best, noise * math.sqrt(2 / bend) if bend > 0 else math.nan
-
-
-def _some(cells: _Cells) -> _Cells:
-    n = len(cells.log_g)
-    if n <= _ENOUGH:
-        return cells
-    return _taken(cells, np.arange(n) % -(-n // _ENOUGH) == 0)
-
-
-def _taken(cells: _Cells, keep: np.ndarray) -> _Cells:
-    """Return the reads of some cells."""
-    place, mine = np.cumsum(keep) - 1, keep[cells.owner]
-    return _Cells(place[cells.owner[mine]], cells.y[mine], cells.t_s[mine], cells.start_s[mine],
-                  cells.log_g[keep])
-
-
-def _guesses(cells: _Cells, form: _Form, log_t0: float | None) -> list[np.ndarray]:
-    """Return starts: exponents by least squares, three places of the bend where there is one."""
-    terms = _Likelihood(cells, form, log_t0)
-    time = _first_t0(cells) if log_t0 is None else log_t0
-    nu, _, rest = _exponents(cells, time)
-    start = [] if log_t0 is not None else [time]
-    if terms.blurred:
-        free = float((terms.reads - 1).sum())
-        least = float(np.abs(nu).mean()) * 1e-9
-        start.append(0.5 * math.log(max(float(rest.sum()) / free, least**2)))
-    x = np.stack([np.ones_like(cells.log_g), cells.log_g], axis=1)[:, : 1 + form.slope]
-    if not form.clamped:
-        line = np.linalg.lstsq(x, nu, rcond=None)[0]
-        size = np.linalg.lstsq(x, 1.2533 * np.abs(nu - x @ line), rcond=None)[0]
-        if not (x @ size > 0.1 * float(nu.std())).all():
-            size = np.array([float(nu.std()), 0.0])[: 1 + form.slope]
-        return [np.array([*start, *line, *size])]
-    guesses = []
-    for share in (0.3, 0.6, 0.85):  # of cells below the bend
-        low = cells.log_g <= float(np.quantile(cells.log_g, share))
-        if low.all():
-            continue
-        line = np.linalg.lstsq(x[low], nu[low], rcond=None)[0]
-        far = 1.2533 * np.abs(nu - np.maximum(x @ line, nu[~low].mean()))
-        size = np.linalg.lstsq(x[low], far[low], rcond=None)[0]
-        guesses.append(
-            np.array([*start, *line, float(nu[~low].mean()), *size, float(nu[~low].std())])
-        )
-    return guesses or [np.array([*start, *[float(nu.mean()), 0.0, 0.0, float(nu.std()), 0.0,
-                                           0.5 * float(nu.std())]])]
-
-
-def _first_t0(cells: _Cells) -> float:
-    """Return ln t0 at which every cell's reads lie best on a line through its start."""
-    middle = float(np.log(np.median(cells.t_s)))
-    grid = np.linspace(middle - 25, middle + 8, 67)
-    for _ in range(8):
-        cost = [float(_exponents(cells, t)[2].sum()) for t in grid]
-        k = min(max(int(np.argmin(cost)), 1), len(grid) - 2)
-        grid = np.linspace(grid[k - 1], grid[k + 1], 9)
-    return float(grid[4])
+    return taken_of(cells, keep), int((~keep).sum())
 
 
 def _parameters(
-    best: _Best, wants_t0: bool, exact: tuple[float, float] | None
+    best: Best, wants_t0: bool, exact: tuple[float, float] | None
 ) -> tuple[dict[str, Parameter], np.ndarray]:
     """Return named values; t0 and tau from their logarithms."""
     theta, covariance = best.theta, best.covariance
@@ -424,11 +228,11 @@ def _parameters(
     return parameters, correlation
 
 
-def _residuals(cells: _Cells, best: _Best, log_t0: float | None) -> np.ndarray:
+def _residuals(cells: Cells, best: Best, log_t0: float | None) -> np.ndarray:
     """Return the cells' exponents in units of their spread and blur."""
     size = best.form.size
     own = best.theta[: len(best.theta) - 2 * size]
-    nu, square, _ = _exponents(cells, float(own[0]) if log_t0 is None else log_t0)
+    nu, square, _ = exponents(cells, float(own[0]) if log_t0 is None else log_t0)
     mu = best.form.values(best.theta[-2 * size : -size], cells.log_g)
     s = best.form.values(best.theta[-size:], cells.log_g)
     blurred = len(own) > (log_t0 is None)
@@ -436,7 +240,7 @@ def _residuals(cells: _Cells, best: _Best, log_t0: float | None) -> np.ndarray:
     return np.asarray((nu - mu) / np.sqrt(s**2 + tau2 / square))
 
 
-def _predicted(cells: _Cells, theta: np.ndarray, form: _Form, log_t0: float | None,
+def _predicted(cells: Cells, theta: np.ndarray, form: Form, log_t0: float | None,
                here: np.ndarray) -> np.ndarray:
     """Return mean and standard deviation of g/g0 over some reads."""
     k = 0 if log_t0 is not None else 1
@@ -455,15 +259,15 @@ def _predicted(cells: _Cells, theta: np.ndarray, form: _Form, log_t0: float | No
 
 
 def _held_out(
-    cells: _Cells, form: _Form, log_t0: float | None, start: np.ndarray
+    cells: Cells, form: Form, log_t0: float | None, start: np.ndarray
 ) -> tuple[Checked, ...]:
     """Return mean and spread of g/g0 of every other cell, predicted by a fit of the rest."""
     taken = halves(np.arange(len(cells.log_g)))
     if taken.sum() < 4 * form.size + 4:
         return ()
     mine = taken[cells.owner]
-    half = _taken(cells, taken)
-    best = _maximise(half, form, log_t0, start)
+    half = taken_of(cells, taken)
+    best = maximise(half, form, log_t0, start)
     group = time_groups(cells.t_s)
     checked: list[Checked] = []
     for k in range(int(group.max()) + 1):
@@ -491,10 +295,10 @@ def _held_out(
 
 
 def _panels(
-    cells: _Cells, best: _Best, mu: np.ndarray, s: np.ndarray, t0_s: float
+    cells: Cells, best: Best, mu: np.ndarray, s: np.ndarray, t0_s: float
 ) -> tuple[Panel, ...]:
     """Return mean and spread of the cells' exponents against their start."""
-    nu, _, _ = _exponents(cells, math.log(t0_s))
+    nu, _, _ = exponents(cells, math.log(t0_s))
     order = np.argsort(cells.log_g)
     bins = np.array_split(order, min(16, max(2, len(order) // 20)))
     x = np.array([np.exp(cells.log_g[b]).mean() for b in bins])

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from aimc_sim.cards import DeviceSpec
 
 _SHOWN_CORRELATION = 0.1  # smaller ones are left out of a report, as lmfit does
+LARGEST_RELATIVE = 10.0  # error over value, above which a percentage says nothing
 _MOST_CORRELATIONS = 20  # shown; a table over times and conductances has thousands
 
 
@@ -42,6 +43,11 @@ class Parameter:
     value: float
     stderr: float
     unit: str = ""
+
+    @property
+    def relative(self) -> float:
+        """Standard error over the size of the value; infinite where that is zero."""
+        return abs(self.stderr / self.value) if self.value else math.inf
 
 
 @dataclass(frozen=True)
@@ -164,7 +170,7 @@ class Fit:
         width = max((len(name) for name in self.parameters), default=0)
         return [
             f"    {name + ':':<{width + 1}} {item.value:>13.7g} +- {item.stderr:.4g} {item.unit}"
-            + (f" ({100 * abs(item.stderr / item.value):.2f} %)" if item.value else "")
+            + (f" ({100 * item.relative:.2f} %)" if item.relative < LARGEST_RELATIVE else "")
             for name, item in self.parameters.items()
         ]
 

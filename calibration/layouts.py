@@ -199,7 +199,8 @@ def _wide(grid: Grid, kind_name: str, kind: Kind) -> Roles:
         found = [k for k, name in names if _number_is(name, "time")]
         return {kind.value: tuple(found)} if len(found) > 1 else {}
     if kind_name == "pulse":
-        stems = {re.sub(r"\d+$", "", name) for _, name in names}
+        # the number of a ramp, behind which a unit may stand in brackets
+        stems = {re.sub(r"\d+\s*([\[(][^\[(]*[\])])?$", "", name) for _, name in names}
         if len(names) > 1 and len(stems) == 1:
             return {kind.value: tuple(range(len(names)))}
     return {}

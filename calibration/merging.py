@@ -14,6 +14,7 @@ from aimc_sim.fields import Spec, validated
 if TYPE_CHECKING:
     from calibration.fit import Fit
 
+_NEAR = 0.02  # of a card's range, by which the ends of another measurement may stray
 _HISTORIES = ("drift", "relaxation")
 
 
@@ -21,6 +22,9 @@ def merge(fit: Fit, base: DeviceSpec | None, name: str | None) -> DeviceSpec:
     """Return `base` with the part of `fit` in it; a new card where there is no base."""
     asked = f"put the {fit.kind} fit into a device card"
     caveats: list[str] = []
+    line = fit.provenance()
+    if base is not None and fit.g_range_s is not None:
+        fit = fit.replace(g_range_s=_as_in(fit.g_range_s, (base.g_min_s, base.g_max_s)))
     low, high = _range(fit, base, caveats)
     if base is None:
         data: dict[str, Any] = {"name": name or "measured", "description": "calibrated"}
@@ -43,8 +47,8 @@ def merge(fit: Fit, base: DeviceSpec | None, name: str | None) -> DeviceSpec:
         data["g_range_s"] = _common(data.get("g_range_s"), fit.g_range_s)
     if fit.time_range_s is not None and any(part in fit.part for part in _HISTORIES):
         data["time_range_s"] = (0.0, fit.time_range_s[1])
-    lines = [line for line in data.get("provenance", ()) if _parts_of(line) - set(fit.part)]
-    data["provenance"] = (*lines, fit.provenance())
+    lines = [old for old in data.get("provenance", ()) if _parts_of(old) - set(fit.part)]
+    data["provenance"] = (*lines, line)
     data["caveats"] = tuple(dict.fromkeys(caveats))
     return validated(DeviceSpec, {key: _dump(value) for key, value in data.items()}, asked)
 
@@ -68,6 +72,15 @@ def _range(fit: Fit, base: DeviceSpec | None, caveats: list[str]) -> tuple[float
     if low == high:
         caveats.append(f"one conductance was measured, {1e6 * high:.5g} uS")
         low = 0.0
+    return low, high
+
+
+def _as_in(
+    new: tuple[float, float], old: tuple[float, float]
+) -> tuple[float, float]:
+    """Return a range with the ends of `old` where they lie near: cells stray about targets."""
+    near = _NEAR * (old[1] - old[0])
+    low, high = (b if abs(a - b) <= near else a for a, b in zip(new, old, strict=True))
     return low, high
 
 

@@ -20,7 +20,7 @@ from calibration.fit import (
     goodness,
 )
 from calibration.likelihood import minimise
-from calibration.orders import Choice, choose_orders
+from calibration.orders import Choice, fixed_or_chosen
 from calibration.shapes import basis_parameters, polynomial_curve, table_curve
 from calibration.statistics import Basis, fit_normal
 from calibration.tables import Table
@@ -60,21 +60,41 @@ class _Side(NamedTuple):
         factor = 1 + common * q
         return total + 0.5 * float((common * b * b / factor - np.log(factor)).sum())
 
+    def restriction(self, theta: np.ndarray, spread: float) -> float:
+        """Return what restricted likelihood takes off: half ln det of the mean's information.
 
-def fit_pulse(table: Table) -> Fit:
+        X^T C^-1 X with the C of `log_likelihood`.
+        """
+        p = self.x.shape[1]
+        m = self.x @ theta[:p]
+        s = np.maximum(self.w @ theta[p:], 1e-12)
+        scaled = self.x / s[:, None] ** 2
+        q = np.bincount(self.ramp, m * m / s**2)
+        own = np.stack([np.bincount(self.ramp, column * m) for column in scaled.T], axis=1)
+        share = spread**2 / (1 + spread**2 * q)
+        return 0.5 * float(np.linalg.slogdet(scaled.T @ self.x - (own.T * share) @ own)[1])
+
+
+def fit_pulse(
+    table: Table, *, mean_order: int | None = None, sigma_order: int | None = None
+) -> Fit:
     """Return the pulse response: dg = a mean(g) + sigma(g) xi, for SET and RESET.
 
     g is the conductance before the pulse; sigma is the spread from cycle to cycle, a =
     1 + device_spread xi' one factor for each ramp and polarity (ramps of several devices give
     the spread between devices, ramps of one device that between its ramps). mean and sigma are
     polynomials in uS of order 0 to 4, or straight lines between 8, 12 or 16 conductances, chosen
-    by cross-validation over ramps. Maximum likelihood
-    of all steps of a ramp together (linear mixed model, Laird and Ware 1982,
-    doi:10.2307/2529876), standard errors from the Hessian; steps beyond 5 sigma dropped where
-    they lie apart. The noise of a read is in sigma, twice.
+    by cross-validation over ramps. Restricted maximum likelihood of all steps of a ramp together
+    (linear mixed model, Laird and Ware 1982, doi:10.2307/2529876; restricted: Patterson and
+    Thompson 1971, doi:10.1093/biomet/58.3.545), standard errors from the
+    Hessian, device_spread freed of the bias of a root; steps beyond 5 sigma dropped where they
+    lie apart. The noise of a read is in sigma, twice.
 
+    Parameters
+    ----------
     table : columns ramp, pulse, conductance_s, polarity (+1 SET, -1 RESET). Steps are taken
-    between successive pulses of a ramp.
+        between successive pulses of a ramp.
+    mean_order, sigma_order : fixed orders instead of chosen ones.
 
     Raises InputError for fewer than 20 steps of a polarity, or with only one polarity.
     """
@@ -97,7 +117,8 @@ def fit_pulse(table: Table) -> Fit:
             )
         check_count("pulse", f"{name.upper()} steps", int(mine.sum()), 20)
     for name, mine in chosen.items():
-        sides.append(_side(name, ramp[1:][mine], g[:-1][mine], np.diff(g)[mine]))
+        sides.append(_side(name, ramp[1:][mine], g[:-1][mine], np.diff(g)[mine],
+                           mean_order, sigma_order))
     theta, covariance, converged, value = _maximise(sides)
     parameters, to_powers = _parameters(sides, theta, covariance)
     moved = to_powers @ covariance @ to_powers.T
@@ -123,14 +144,17 @@ def fit_pulse(table: Table) -> Fit:
         panels=tuple(_panel(side, part) for side, part in pairs),
         converged=converged,
         notes=("sigma holds the noise of the two reads of a step",),
-        part={"pulses": _spec(sides, theta)},
+        part={"pulses": _spec(sides, theta, parameters["device_spread"].value)},
         g_range_s=(float(g.min()) * 1e-6, float(g.max()) * 1e-6),
         source=table.source,
     )
 
 
-def _side(name: str, ramp: np.ndarray, v: np.ndarray, y: np.ndarray) -> _Side:
-    choice = choose_orders(v, y, ramp, nodes=_NODES)
+def _side(
+    name: str, ramp: np.ndarray, v: np.ndarray, y: np.ndarray,
+    mean_order: int | None, sigma_order: int | None,
+) -> _Side:
+    choice = fixed_or_chosen(v, y, ramp, None, mean_order, sigma_order, _NODES)
     basis = choice.basis(v)
     fit = fit_normal(v, y, *choice[:2], basis=basis)
     kept = fit.kept
@@ -156,23 +180,29 @@ def _cost(sides: list[_Side], theta: np.ndarray) -> float:
                 for side, part in zip(sides, _parts(sides, theta), strict=True))
 
 
+def _restricted(sides: list[_Side], theta: np.ndarray) -> float:
+    return _cost(sides, theta) + sum(
+        side.restriction(part, theta[-1])
+        for side, part in zip(sides, _parts(sides, theta), strict=True)
+    )
+
+
 def _maximise(sides: list[_Side]) -> tuple[np.ndarray, np.ndarray, bool, float]:
     """Return numbers, covariance, whether they were reached, and the log-likelihood."""
     start = np.concatenate([*(side.start for side in sides), [_first_spread(sides)]])
-    theta, scale, converged = minimise(lambda x: _cost(sides, x), start)
+    theta, scale, converged = minimise(lambda x: _restricted(sides, x), start)
     theta[-1] = abs(theta[-1])
     covariance = None
     if (scale > 0).all():
-        covariance = covariance_from_hessian(lambda x: _cost(sides, x), theta, 0.3 * scale)
+        covariance = covariance_from_hessian(lambda x: _restricted(sides, x), theta, 0.3 * scale)
     if covariance is None:
         return theta, np.full((len(theta),) * 2, np.nan), False, -_cost(sides, theta)
     return theta, covariance, converged, -_cost(sides, theta)
 
 
-def _bessel(sides: list[_Side]) -> float:
-    """Return what makes up for the ramps whose mean factor each side's mean step has taken."""
-    n = sum(int(side.ramp.max()) + 1 for side in sides)
-    return float(np.sqrt(n / max(n - len(sides), 1)))
+def _unbiased(spread: float, error: float) -> float:
+    """Return what makes up for the root: E[S] = s (1 - rel^2/2) where S^2 is unbiased."""
+    return 1 + 0.5 * min(error / spread, 1.0) ** 2 if spread > 0 else 1.0
 
 
 def _first_spread(sides: list[_Side]) -> float:
@@ -200,7 +230,7 @@ def _parameters(
             matrix[block, block] = side.basis.to_natural(order)
             blocks.append((f"{side.name}_{what}", side.basis, block))
             at += size
-    matrix[-1, -1] = _bessel(sides)
+    matrix[-1, -1] = _unbiased(float(theta[-1]), float(np.sqrt(covariance[-1, -1])))
     value = matrix @ theta
     error = np.sqrt(np.diag(matrix @ covariance @ matrix.T))
     parameters: dict[str, Parameter] = {}
@@ -210,7 +240,7 @@ def _parameters(
     return parameters, matrix
 
 
-def _spec(sides: list[_Side], theta: np.ndarray) -> PulseSpec:
+def _spec(sides: list[_Side], theta: np.ndarray, device_spread: float) -> PulseSpec:
     curves: dict[str, Curve] = {}
     for side, part in zip(sides, _parts(sides, theta), strict=True):
         p = side.x.shape[1]
@@ -234,7 +264,7 @@ def _spec(sides: list[_Side], theta: np.ndarray) -> PulseSpec:
     return PulseSpec(
         set_mean=curves["set_mean"], set_sigma=curves["set_sigma"],
         reset_mean=curves["reset_mean"], reset_sigma=curves["reset_sigma"],
-        device_spread=float(min(abs(theta[-1]) * _bessel(sides), 1.0)),
+        device_spread=min(device_spread, 1.0),
     )
 
 

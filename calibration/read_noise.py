@@ -20,6 +20,8 @@ from calibration.telegraph import Telegraph, fit_telegraph, has_telegraph
 _LEAST_READS = 64
 _UNEVEN = 0.2  # of the sample period, by which times may stray
 _SPIKE = 12.0  # robust sigmas of the step from its neighbours' median to a read
+_ANY_EXPONENT = 2.0  # standard error of an exponent that the reads do not tell
+_UNSEEN = 2.0  # error of the logarithm of the power of jumps: of their amplitude all
 _MISFIT = 2.2  # mean square of the bins' deviations, above which the model is approximate
 
 
@@ -84,8 +86,7 @@ def fit_read_noise(table: Table) -> Fit:
         y, spikes = _despiked(y)
         replaced += spikes
         cells.append(_fit_cell(y, period_s, seed=k))
-    halves = [(_fit_cell(y[: len(y) // 2], period, k, quick=cells[k]), y[len(y) // 2 :])
-              for k, (y, period) in enumerate(_series(cell, time, g))]
+    halves = _later(cells, _series(cell, time, g))
     exponent, exponent_error = _common_exponent(cells)
     groups = _groups(np.array([one.level for one in cells]))
     parameters, variances = _parameters(cells, groups, exponent, exponent_error)
@@ -126,6 +127,14 @@ def fit_read_noise(table: Table) -> Fit:
                       max(one.n * one.period_s for one in cells)),
         source=table.source,
     )
+
+
+def _later(
+    cells: list[_Cell], series: list[tuple[np.ndarray, float]]
+) -> list[tuple[_Cell, np.ndarray]]:
+    """Return the fit of the first half of each cell's reads, and the second half."""
+    return [(_fit_cell(y[: len(y) // 2], period, k, quick=cells[k]), y[len(y) // 2 :])
+            for k, (y, period) in enumerate(series)]
 
 
 def _series(
@@ -199,6 +208,9 @@ def _fit_cell(y: np.ndarray, period_s: float, seed: int, quick: _Cell | None = N
     power, rate = spectrum.jumps
     share = min(max(chain.share, 0.01), 0.99)
     error = np.sqrt(np.maximum(np.diag(spectrum.covariance)[3:], 0))
+    if error[0] > _UNSEEN and quick is None:  # the spectrum does without the jumps
+        return cell._replace(chain=None, amplitude=0.0, dwell_s=none, jump_errors=np.zeros(3),
+                             spectrum=fit_spectrum(gram, loose=True))
     amplitude = math.sqrt(power / (share * (1 - share)))
     return cell._replace(
         amplitude=amplitude,
@@ -267,7 +279,9 @@ def _at(cell: _Cell, what: str) -> tuple[float, float]:
     power = spectrum.white if what == "white" else spectrum.sigma2
     scale = 0.5 / cell.period_s if what == "white" else 1.0
     value = math.sqrt(power * scale)
-    return value, 0.5 * value * math.sqrt(max(cell.spectrum.covariance[index, index], 0.0))
+    error = scale * math.sqrt(max(cell.spectrum.covariance[index, index], 0.0))
+    # a power within its error of nothing: its root is known to the root of that error
+    return value, min(error / (2 * value), math.sqrt(error)) if value > 0 else math.sqrt(error)
 
 
 def _parameters(
@@ -285,10 +299,13 @@ def _parameters(
             np.array([pair[1] for pair in pairs]),
         )
     if len(groups) > 1:
-        own = np.array([cells[group[0]].spectrum.spectrum.exponent for group in groups])
-        own_error = np.array([math.sqrt(max(cells[group[0]].spectrum.covariance[2, 2], 0))
-                              for group in groups])
-        parameters |= level_parameters("exponent", levels, own, own_error, "")
+        for group, level in zip(groups, levels, strict=True):
+            own = cells[group[0]].spectrum
+            error = math.sqrt(max(own.covariance[2, 2], 0.0))
+            if error < _ANY_EXPONENT:
+                parameters |= level_parameters(
+                    "exponent", [level], np.array([own.spectrum.exponent]), np.array([error]), ""
+                )
     for group, level in zip(groups, levels, strict=True):
         jumping = [cells[k] for k in group if cells[k].amplitude]
         if not jumping:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from aimc_sim.fields import Spec
+from calibration.fit import LARGEST_RELATIVE
 
 if TYPE_CHECKING:
     from aimc_sim.cards import DeviceSpec
@@ -135,7 +136,7 @@ def _head(fit: Fit) -> list[str]:
 def _values(fit: Fit) -> str:
     rows = [
         (name, _number(item.value), _number(item.stderr), item.unit or "1",
-         f"{100 * abs(item.stderr / item.value):.2g} %" if item.value else "")
+         f"{100 * item.relative:.2g} %" if item.relative < LARGEST_RELATIVE else "")
         for name, item in fit.parameters.items()
     ]
     return _table(("", "value", "standard error", "unit", "relative"), rows)

@@ -11,6 +11,7 @@ from calibration.likelihood import minimise
 _PER_DECADE = 12
 _MODEL = 200.0  # a bin weighs as so many frequencies at most: no model is better than 7 %
 _EXPONENTS = (0.51, 1.49)
+_UNKNOWN = 1e6  # variance of an exponent that nothing tells
 _TRUST = np.array([0.1, 0.3])  # in ln of power and rate of a chain where the model is loose
 
 
@@ -70,8 +71,9 @@ def lorentzian(
 class SpectrumFit(NamedTuple):
     """White, sigma^2, exponent and, where there is a chain, the power V and rate of its jumps.
 
-    covariance : of (ln white, ln sigma^2, exponent[, ln V, ln rate]). misfit : mean squared
-    deviation of the bins in units of their own spread; 1 for a model that holds.
+    covariance : of (white, sigma^2, exponent[, ln V, ln rate]); the powers themselves, since a
+    power that is not seen has an error and no logarithm. misfit : mean squared deviation of the
+    bins in units of their own spread; 1 for a model that holds.
     """
 
     spectrum: Spectrum
@@ -152,19 +154,44 @@ def fit_spectrum(
         flat = float((gram.lines * (np.log(power) + gram.power / power)).sum())
         if flat - value < np.log(gram.lines.sum()):  # by BIC nothing but white noise
             alone = Spectrum(power, 1e-12 * power, 1.0)
-            error = np.diag([1 / float(gram.lines.sum()), 0.0, 1e6])
+            fit = SpectrumFit(alone, None, np.empty(0), 0.0, True)
             off = gram.power / power - 1
-            return SpectrumFit(alone, None, error, float((gram.lines * off**2).mean()), True)
+            return fit._replace(covariance=_covariance(gram, fit, gram.lines, off, fixed=True),
+                                misfit=float((gram.lines * off**2).mean()))
     fit = build(best)
     s = fit.power(gram.f_hz)
     off = gram.power / s - 1
     misfit = float((gram.lines * off**2).mean())
-    step = 1e-4
-    slope = np.stack([
-        (np.log(build(best + step * unit).power(gram.f_hz)) - np.log(s)) / step
-        for unit in np.eye(len(best))
-    ])
-    slope[2] = slope[2] if exponent is None else 0.0
-    inverse = np.linalg.pinv((slope * weight) @ slope.T)
-    spread = (slope * weight**2 * np.maximum(1 / gram.lines, off**2 if loose else 0)) @ slope.T
-    return fit._replace(covariance=inverse @ spread @ inverse, misfit=misfit, converged=converged)
+    covariance = _covariance(gram, fit, weight, off if loose else np.zeros(len(off)),
+                             fixed=exponent is not None)
+    return fit._replace(covariance=covariance, misfit=misfit, converged=converged)
+
+
+def _covariance(
+    gram: Gram, fit: SpectrumFit, weight: np.ndarray, off: np.ndarray, *, fixed: bool
+) -> np.ndarray:
+    """Return the sandwich of weights and of the bins' spread, at least 1/lines, or off^2.
+
+    fixed : the exponent, whose variance then is that of something unknown.
+    """
+    spectrum, s = fit.spectrum, fit.power(gram.f_hz)
+    pink = gram.f_hz ** -spectrum.exponent
+    slopes = [1 / s, pink / s, -spectrum.sigma2 * pink * np.log(gram.f_hz) / s]
+    if fixed:
+        slopes[2] = np.zeros(len(s))
+    if fit.jumps is not None:
+        power, rate = fit.jumps
+        own = 4 * lorentzian(power**0.5, 0.5, rate, gram.f_hz) / s
+        fall = 2 * rate**2 / (rate**2 + (2 * np.pi * gram.f_hz) ** 2)
+        slopes += [own, own * (1 - fall)]
+    slope = np.stack(slopes)
+    scale = np.sqrt(slope**2 @ weight)
+    seen = scale > 0
+    slope = slope[seen] / scale[seen, None]
+    inverse = np.linalg.pinv((slope * weight) @ slope.T, rcond=1e-12, hermitian=True)
+    spread = (slope * weight**2 * np.maximum(1 / gram.lines, off**2)) @ slope.T
+    covariance = np.diag(np.where(seen, 0.0, _UNKNOWN))
+    covariance[np.ix_(seen, seen)] = (
+        inverse @ spread @ inverse / np.outer(scale[seen], scale[seen])
+    )
+    return covariance

@@ -15,6 +15,7 @@ from numpy.polynomial import chebyshev, polynomial
 from scipy import special, stats
 
 CUT = 5.0  # sigmas beyond which a point is an outlier
+_END = 0.005  # share of the points beyond the nodes at either end
 MOST_DROPPED = 0.1  # share of points that may be outliers
 
 
@@ -32,11 +33,15 @@ class Basis:
 
     @classmethod
     def over(cls, v: np.ndarray, n_nodes: int = 0) -> Basis:
-        """Return the basis over the range of v; its nodes have equal numbers of points between."""
+        """Return the basis over the range of v; its nodes have equal numbers of points between.
+
+        Beyond the first and the last node, where half a percent of the points lie each, the
+        functions are level: a node at the extreme would hang on a handful of points.
+        """
         low, high = float(v.min()), float(v.max())
         nodes = None
         if n_nodes:
-            nodes = np.unique(np.quantile(v, np.linspace(0, 1, n_nodes)))
+            nodes = np.unique(np.quantile(v, np.linspace(_END, 1 - _END, n_nodes)))
         return cls((low + high) / 2, (high - low) / 2 or 1.0, nodes)
 
     def design(self, v: np.ndarray, order: int) -> np.ndarray:

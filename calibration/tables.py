@@ -26,6 +26,8 @@ __all__ = ["KINDS", "Table", "read_table"]
 _CONDUCTANCES = {"target_s", "measured_s", "conductance_s", "initial_s"}
 _LARGEST_S = 0.1  # a bare number in microsiemens lies far above
 _DECADES = 5.0  # empty between two groups of values: a unit apart, not a device
+# kinds whose fits know a value at a limit; as many zeros as `statistics.find_limits` asks for
+_CLIPPED, _FEW_ZEROS = ("programming", "relaxation", "drift", "read-noise"), 5
 _TOO_MANY = 0.5  # of the points dropped: then the mapping is wrong, not the points
 
 
@@ -141,10 +143,11 @@ def _checked(points: Points, kind: str, asked: str) -> tuple[Points, dict[str, i
     n = len(next(iter(data.values())))
     none = np.zeros(n, bool)
     conductances = [data[name] for name in _CONDUCTANCES if name in data]
+    zero = _clipped(data, kind)
     rules = {
         **points.bad,
         "not finite": ~np.isfinite(list(data.values())).all(axis=0),
-        "conductance not positive": np.any([g <= 0 for g in conductances], axis=0)
+        "conductance not positive": ~zero & np.any([g <= 0 for g in conductances], axis=0)
         if conductances else none,
         "time before zero": data["time_s"] < 0 if "time_s" in data else none,
     }
@@ -153,12 +156,14 @@ def _checked(points: Points, kind: str, asked: str) -> tuple[Points, dict[str, i
         if (count := int((wrong & keep).sum())) > 0:
             dropped[reason] = count
             keep &= ~wrong
-    lost = sum(count for reason, count in dropped.items() if reason != "empty")
-    if not keep.any() or lost > _TOO_MANY * (lost + int(keep.sum())):
-        counts = ", ".join(f"{count} {reason}" for reason, count in dropped.items())
+    zeros = int((zero & keep).sum())
+    lost = zeros + sum(count for reason, count in dropped.items() if reason != "empty")
+    if not keep.any() or lost > _TOO_MANY * (lost - zeros + int(keep.sum())):
+        reasons = {**dropped, "exactly zero": zeros} if zeros else dropped
+        counts = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
         first = f" (such as {points.example})" if points.example else ""
         raise InputError(
-            asked, f"{int(keep.sum())} of {n} points can be used: {counts}{first}",
+            asked, f"{int(keep.sum()) - zeros} of {n} points can be used: {counts}{first}",
             "check --columns and the units, and mend the file",
         )
     data = {name: values[keep] for name, values in data.items()}
@@ -167,9 +172,21 @@ def _checked(points: Points, kind: str, asked: str) -> tuple[Points, dict[str, i
         first_of = np.unique(data["cell"], return_index=True, return_inverse=True)
         data["initial_s"] = data["conductance_s"][first_of[1][first_of[2]]]
     notes = list(points.notes)
+    if zeros:
+        notes.append(f"{zeros} reads are exactly zero: clipped there")
     if dropped.get("not a number") and points.example:
         notes.append(f"not a number: {points.example}")
     return dataclasses.replace(points, data=data, bad={}, notes=notes), dropped
+
+
+def _clipped(data: Mapping[str, NDArray[np.float64]], kind: str) -> NDArray[np.bool_]:
+    """Return which points read exactly zero, where so many do that it is an instrument's limit."""
+    value = data[kind_of(kind).value]
+    others = [data[name] for name in _CONDUCTANCES & data.keys() if name != kind_of(kind).value]
+    zero = (value == 0) & np.all([g >= 0 for g in others], axis=0) if others else value == 0
+    if kind not in _CLIPPED or zero.sum() < _FEW_ZEROS:
+        return np.zeros(len(value), bool)
+    return np.asarray(zero)
 
 
 def _check_values(data: Mapping[str, NDArray[np.float64]], value: str, asked: str) -> None:
@@ -194,7 +211,7 @@ def _check_values(data: Mapping[str, NDArray[np.float64]], value: str, asked: st
 
 def _check_one_unit(name: str, values: NDArray[np.float64], asked: str) -> None:
     """Refuse values in two groups that lie a unit apart, as siemens and microsiemens do."""
-    decades = np.sort(np.log10(values))
+    decades = np.sort(np.log10(values[values > 0]))
     if len(decades) < 2:
         return
     gap = int(np.diff(decades).argmax())

@@ -42,6 +42,8 @@ def test_the_noise_of_a_run_is_compared_with_its_card(capsys, monkeypatch):
     level = {int(line.split()[1]): [float(text) for text in line.split()[3:]] for line in lines[2:]}
     assert frequency[:3] == [1e-5, 1e-4, 1e-3]
     assert all(abs(value) < 0.6 for row in level.values() for value in row[:3])
+
+
 @pytest.mark.compiled
 def test_compensations_of_drift_are_compared_over_time(capsys, monkeypatch):
     options = ["--model", str(EXAMPLES / "models" / "s4d-digits.pt"), "--chips", "2"]
@@ -51,6 +53,24 @@ def test_compensations_of_drift_are_compared_over_time(capsys, monkeypatch):
     assert [int(line.split()[-1]) for line in lines[2:]] == [0, 20, 1400, 1400]
     month = {line.split()[0]: float(line.split()[-4]) for line in lines[2:]}
     assert month["none"] < 30 < 80 < month["global"]
+
+
+@pytest.mark.compiled
+def test_measurements_become_a_card_and_an_accuracy(capsys, monkeypatch, tmp_path):
+    model = ["--model", str(EXAMPLES / "models" / "s4d-digits.pt")]
+    few = [*model, "--chips", "2", "--limit", "60"]
+    run_example("04_calibrate.py", *few, "--cells", "2000", monkeypatch=monkeypatch)
+    lines = capsys.readouterr().out.splitlines()
+    calibrated, base = (line.split()[4:] for line in lines if line.startswith("write sigma"))
+    # the fit's polynomial meets the card's line within 3 errors of 2,000 cells
+    assert [float(x) for x in calibrated] == pytest.approx([float(x) for x in base], rel=0.15)
+    ours, theirs = (float(line.split()[1]) for line in lines[-2:])
+    assert abs(ours - theirs) < 5
+    rows = "\n".join(f"{2e-5 + k % 3 * 1e-5},{2e-5 + k % 3 * 1e-5 + 1e-7 * (k % 7 - 3)}"
+                     for k in range(300))
+    (tmp_path / "writes.csv").write_text(f"target_s,measured_s\n{rows}\n")
+    run_example("04_calibrate.py", str(tmp_path / "writes.csv"), *few, monkeypatch=monkeypatch)
+    assert "[[programming: normal" in capsys.readouterr().out
 
 
 def test_every_example_has_a_test():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -103,7 +104,7 @@ def calibrate(
     text = shown.report()
     if out is not None:
         text += f"wrote {out}\n"
-    outputs.show(Text(text.rstrip("\n"), no_wrap=True, overflow="ignore"), reports.to_json(record))
+    outputs.show(Text(text.rstrip("\n")), reports.to_json(record))
 
 
 def _check_package() -> None:
@@ -226,9 +227,18 @@ def to_toml(device: DeviceSpec, command: str) -> str:
         "schema_version": CHIP_SCHEMA,
         "device": _rounded(device.model_dump(exclude_defaults=True, mode="json")),
     }
-    text = f"# {command}\n{tomli_w.dumps(card)}"
+    text = f"# {command}\n{_short_arrays(tomli_w.dumps(card))}"
     ChipSpec.from_text(text, origin=device.name)  # what is written must be read
     return text
+
+
+def _short_arrays(text: str) -> str:
+    """Return TOML with arrays of numbers on one line each: curves have hundreds of them."""
+    number = r"[-+.\deE]+"
+    return re.sub(
+        rf"\[\n((?:\s+{number},\n)+)\]",
+        lambda found: "[" + ", ".join(re.findall(number, found.group(1))) + "]", text,
+    )
 
 
 def _rounded(value: Any) -> Any:

@@ -70,9 +70,11 @@ class Outputs:
     def show(self, report: RenderableType, to_json: str) -> None:
         """Print the report, and the JSON where asked: with --json - stdout holds it alone."""
         from rich.console import Console
+        from rich.text import Text
 
         stream = sys.stderr if self.json == "-" else sys.stdout
-        Console(file=stream, highlight=False, soft_wrap=False).print(report)
+        whole = isinstance(report, Text)  # plain lines stay as they are, tables fit the width
+        Console(file=stream, highlight=False).print(report, soft_wrap=whole)
         if self.json == "-":
             sys.stdout.write(to_json)
         elif self.json is not None:

@@ -127,8 +127,9 @@ def test_a_card_in_microsiemens_is_the_same_card(name):
             for before, after in pairs:
                 if isinstance(before, Curve):
                     seen += 1
+                    # pieces of fitted cards, of nine digits, meet to 1e-8
                     assert after.evaluate(g, 7.0) == pytest.approx(
-                        before.evaluate(g, device.g_max_s) * scale, rel=1e-9, abs=1e-15
+                        before.evaluate(g, device.g_max_s) * scale, rel=2e-8, abs=1e-15
                     )
     assert seen > 0 or name == "ideal"
 

@@ -21,7 +21,7 @@ from aimc_sim.cards import (
 )
 from aimc_sim.curves import Curve
 from aimc_sim.errors import UsageError
-from calibration import drift, relaxation
+from calibration import drift, programming, pulse, read_noise, relaxation
 from calibration.converter import fit_converter
 from calibration.drift import fit_drift
 from calibration.fit import Fit
@@ -44,13 +44,13 @@ def card(g_min: float = 1, g_max: float = 100, **parts: object) -> DeviceSpec:
     return DeviceSpec(name="test", g_min_s=g_min * 1e-6, g_max_s=g_max * 1e-6, **parts)
 
 
-def assert_found(fit: Fit, truth: dict[str, float], errors: float = 3.0) -> None:
-    """Every named parameter is within so many of its standard errors; each has one."""
+def assert_found(fit: Fit, truth: dict[str, float]) -> None:
+    """Every named parameter is within 3 of its standard errors; each has one."""
     assert fit.converged
     for name, value in truth.items():
         found = fit.parameters[name]
         assert found.stderr > 0, name
-        assert abs(found.value - value) < errors * found.stderr, (name, found, value)
+        assert abs(found.value - value) < 3 * found.stderr, (name, found, value)
 
 
 def assert_covered(fits: list[Fit], truth: dict[str, float]) -> None:
@@ -85,8 +85,11 @@ def test_programming_gives_its_card_back(device: DeviceSpec, truth: dict[str, fl
     )
 
 
-def test_errors_of_programming_are_honest() -> None:
+def test_errors_of_programming_are_honest(monkeypatch: pytest.MonkeyPatch) -> None:
     device, truth = PROGRAMMING[2]
+    # what takes the time and has no part in the errors, here and below
+    monkeypatch.setattr(programming, "_held_out", lambda *_: ())
+    monkeypatch.setattr(programming, "_tolerance", lambda _: programming._Band(1, 1, 1, -1))
     fits = [
         fit_programming(synthetic("programming", device, n_cells=400, seed=seed),
                         mean_order=1, sigma_order=0)
@@ -122,7 +125,6 @@ def test_relaxation_gives_its_card_back(device: DeviceSpec, truth: dict[str, flo
 
 def test_errors_of_relaxation_are_honest(monkeypatch: pytest.MonkeyPatch) -> None:
     device, truth = RELAXATION[2]
-    # what takes the time and has no part in the errors
     monkeypatch.setattr(relaxation, "power_law_aic", lambda *_: (0.0, "power-law drift"))
     monkeypatch.setattr(relaxation, "_held_out", lambda *_: ())
     fits = [
@@ -181,18 +183,35 @@ def pulsing(set_mean: Curve, reset_mean: Curve, spread: float) -> DeviceSpec:
 
 PULSE = [
     (pulsing(polynomial(2.0), polynomial(-2.5), 0.2),
-     {"set_mean.c0": 2.0, "set_sigma.c0": 0.3, "reset_mean.c0": -2.5, "device_spread": 0.2}),
+     {"set_mean.c0": 2.0, "set_sigma.c0": 0.3, "reset_mean.c0": -2.5, "reset_sigma.c0": 0.4,
+      "device_spread": 0.2}),
     (pulsing(polynomial(3.0, -0.02), polynomial(-1.0, -0.01), 0.1),
      {"set_mean.c1": -0.02, "reset_mean.c0": -1.0, "reset_mean.c1": -0.01,
       "device_spread": 0.1}),
     (pulsing(polynomial(1.0), polynomial(-1.0), 0.3),
-     {"set_sigma.c0": 0.3, "reset_sigma.c0": 0.4, "device_spread": 0.3}),
+     {"set_mean.c0": 1.0, "reset_mean.c0": -1.0, "set_sigma.c0": 0.3, "reset_sigma.c0": 0.4,
+      "device_spread": 0.3}),
 ]
 
 
 @pytest.mark.parametrize(("device", "truth"), PULSE)
 def test_pulses_give_their_card_back(device: DeviceSpec, truth: dict[str, float]) -> None:
     assert_found(fit_pulse(synthetic("pulse", device, n_cells=60, seed=4)), truth)
+
+
+def test_errors_of_pulses_are_honest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With 12 ramps of a polarity, where the spread between them is known to 15 %."""
+    device, truth = PULSE[0]
+    monkeypatch.setattr(pulse, "_held_out", lambda *_: ())
+    fits = [
+        fit_pulse(synthetic("pulse", device, n_cells=12, n_reads=20, seed=seed),
+                  mean_order=0, sigma_order=0)
+        for seed in range(REPEATS)
+    ]
+    assert_covered(fits, truth)
+    spread = np.array([fit.parameters["device_spread"].value for fit in fits])
+    # a bias above a quarter of one fit's own scatter would be one of every fit
+    assert abs(spread.mean() - 0.2) < 0.25 * spread.std()
 
 
 def reading(
@@ -210,10 +229,11 @@ JUMPS = TelegraphSpec(
 NOISE = [
     (reading(0.1, 0.3),
      {"exponent": 1.0, "sigma at 50.5 uS": 0.1, "white at 50.5 uS": 0.3, "fraction": 0.0}),
-    (reading(0.1, 0.2, 1.2), {"exponent": 1.2, "white at 50.5 uS": 0.2}),
+    (reading(0.1, 0.2, 1.2),
+     {"exponent": 1.2, "sigma at 50.5 uS": 0.1, "white at 50.5 uS": 0.2}),
     (reading(0.02, 0.2, 1.0, JUMPS),
      {"amplitude at 50.5 uS": 1.5, "tau_high at 50.5 uS": 0.05, "tau_low at 50.5 uS": 0.1,
-      "white at 50.5 uS": 0.2, "fraction": 1.0}),
+      "sigma at 50.5 uS": 0.02, "white at 50.5 uS": 0.2, "fraction": 1.0}),
 ]
 
 
@@ -230,17 +250,48 @@ def test_read_noise_gives_its_card_back(device: DeviceSpec, truth: dict[str, flo
     assert_found(at_50(fit), truth)
 
 
-def test_converters_give_their_line_and_table_back() -> None:
-    for gain, noise, seed in ((1.0, 0.1, 0), (0.5, 0.02, 1), (2.0, 0.5, 2)):
-        inl = np.sin(np.arange(16.0)) * 0.3
-        line = np.polynomial.polynomial.polyfit(np.arange(16), inl, 1)
-        fit = fit_converter(synthetic("converter", None, n_cells=50, gain=gain, offset=3.0,
-                                      inl=inl, noise=noise, seed=seed))
-        rest = inl - np.polynomial.polynomial.polyval(np.arange(16), line)
-        assert_found(fit, {
-            "gain": gain * (1 + line[1]), "offset": 3.0 + gain * line[0], "noise": noise,
-            **{f"inl[{k}]": rest[k] / (1 + line[1]) for k in range(16)},
-        }, errors=4.0)
+@pytest.mark.parametrize("case", [0, 2], ids=["1/f", "jumps"])
+def test_errors_of_read_noise_are_honest(case: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    device, truth = NOISE[case]
+    monkeypatch.setattr(read_noise, "_held_out", lambda *_: [])
+    monkeypatch.setattr(read_noise, "_noise_spec", lambda *_: None)
+    monkeypatch.setattr(read_noise, "_later", lambda *_: [])
+    fits = [
+        at_50(fit_read_noise(synthetic("read-noise", device, n_cells=1, n_reads=4000 + 4000 * case,
+                                       seed=seed)))
+        for seed in range(REPEATS)
+    ]
+    assert_covered(fits, {name: value for name, value in truth.items() if name != "fraction"})
+
+
+INL = 0.3 * np.sin(np.arange(16.0))
+
+
+def converting(gain: float, noise: float) -> dict[str, float]:
+    """Return what the line and the tables of a converter with this gain and INL are."""
+    line = np.polynomial.polynomial.polyfit(np.arange(16), INL, 1)
+    rest = (INL - np.polynomial.polynomial.polyval(np.arange(16), line)) / (1 + line[1])
+    return {
+        "gain": gain * (1 + line[1]), "offset": 3.0 + gain * line[0], "noise": noise,
+        **{f"inl[{k}]": rest[k] for k in range(16)},
+        **{f"dnl[{k}]": rest[k] - rest[k - 1] for k in range(1, 16)},
+    }
+
+
+@pytest.mark.parametrize(("gain", "noise", "seed"), [(1.0, 0.1, 0), (0.5, 0.02, 1), (2.0, 0.5, 2)])
+def test_converters_give_their_line_and_tables_back(gain: float, noise: float, seed: int) -> None:
+    table = synthetic("converter", None, n_cells=50, gain=gain, offset=3.0, inl=INL, noise=noise,
+                      seed=seed)
+    assert_found(fit_converter(table), converting(gain, noise))
+
+
+def test_errors_of_converters_are_honest() -> None:
+    fits = [
+        fit_converter(synthetic("converter", None, n_cells=20, gain=2.0, offset=3.0, inl=INL,
+                                noise=0.1, seed=seed))
+        for seed in range(REPEATS)
+    ]
+    assert_covered(fits, converting(2.0, 0.1))
 
 
 def test_a_card_without_the_part_is_refused() -> None:
