@@ -20,14 +20,15 @@ def check_time(device: DeviceSpec, seconds: float) -> None:
     """Refuse a time before programming, and refuse or warn outside the card's measured range."""
     if not (math.isfinite(seconds) and seconds >= 0):
         raise UsageError(
-            f"read the chip {seconds} s after programming", "that is not a time after it",
+            f"read the chip {seconds:g} s after programming", "that is not a time after it",
             "give zero or a positive time such as 1h",
         )
     low, high = device.time_range_s
     if low <= seconds <= high:
         return
     asked = f"read '{device.name}' {format_time(seconds)} after programming"
-    found = f"its data cover {format_time(low)} to {format_time(high)}"
+    to = f"to {format_time(high)}" if low < high else "alone"
+    found = f"its data cover {format_time(low)} {to}"
     if device.outside_time_range == "refuse":
         raise UsageError(asked, found, "choose a time in that range or another card")
     ages = device.drift is not None or device.relaxation is not None
