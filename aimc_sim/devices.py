@@ -55,6 +55,8 @@ def lacking_parts(device: DeviceSpec) -> list[str]:
     A cell has one history, drift or relaxation: with the one, the other is not missed.
     """
     parts = dict(_PARTS)
+    if device.pulses is not None:
+        parts["programming"] = "cells are programmed exactly, except by pulses ([write] of a chip)"
     if device.relaxation is not None and device.relaxation.kind == "total":
         parts["programming"] = "its error is in that of relaxation"
     for part, other in (("drift", "relaxation"), ("relaxation", "drift")):
@@ -74,8 +76,14 @@ def measured_ranges(device: DeviceSpec) -> list[str]:
         low, high = (f"{1e6 * g:.6g}" for g in device.g_range_s)
         lines.append(f"targets measured: {low} to {high} uS; {_BEYOND[device.outside_g_range]}")
     if device.doi or "time_range_s" in device.model_fields_set:
-        low, high = (format_time(t) for t in device.time_range_s)
-        lines.append(f"times measured: {low} to {high}; {_BEYOND[device.outside_time_range]}")
+        first, last = device.time_range_s
+        low, high = format_time(first), format_time(last)
+        span = f"{low} to {high}" if first < last else f"{low} alone"
+        ages = device.drift is not None or device.relaxation is not None
+        beyond = _BEYOND[device.outside_time_range]
+        if device.outside_time_range == "warn" and not ages:
+            beyond = "others read the same, with a warning"
+        lines.append(f"times measured: {span}; {beyond}")
     return lines
 
 

@@ -100,3 +100,21 @@ def test_the_report_tells_what_write_verify_took(run_json, energy_j, text):
     shown = " ".join(as_text(run_report(record)).split())
     assert "written in 7.2 pulses a cell (95 %: at most 21); failed cells a chip 1.5" in shown
     assert text in shown
+
+
+def test_a_chip_that_writes_by_pulses_does_not_say_that_cells_are_exact():
+    from aimc_sim.cli.options import device_notes
+    from aimc_sim.specs import ChipSpec
+
+    response = {"unit_s": 1e-6, "polynomial": [1.0]}
+    back = {"unit_s": 1e-6, "polynomial": [-1.0]}
+    pulses = {
+        "set_mean": response, "set_sigma": response, "reset_mean": back, "reset_sigma": response
+    }
+    one_shot = ChipSpec.preset("pcm-nandakumar2019").replace(
+        name="pulsed", **{"device.programming": None, "device.pulses": pulses}
+    )
+    (note,) = device_notes(one_shot)
+    assert note.startswith("no programming part: cells are programmed exactly, except by pulses")
+    (note,) = device_notes(one_shot.replace(write={"tolerance_s": 1e-6}))
+    assert note.startswith("cells are written by pulses and verified")
