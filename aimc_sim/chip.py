@@ -44,6 +44,7 @@ from aimc_sim.noise import (
 )
 from aimc_sim.randomness import Purpose, clock_word, seed_words
 from aimc_sim.specs import ChipSpec
+from aimc_sim.units import format_time, parse_quantity
 from aimc_sim.writing import Written, program
 
 
@@ -130,12 +131,19 @@ class Chip:
             self.first_replica, self.written,
         )
 
-    def wait(self, seconds: float, temperature_k: float | None = None) -> None:
+    def __repr__(self) -> str:
+        chips = f"{self.n_replicas} chips" if self.n_replicas > 1 else "1 chip"
+        return f"{chips} of seed {self.seed}, {format_time(self.time_s)} after programming"
+
+    def wait(self, seconds: float | str, temperature_k: float | None = None) -> None:
         """Let time pass: moves the clock by whole nanoseconds.
 
+        seconds : a number, or text such as "1h".
         temperature_k : during that time; None: the chip's. UsageError for negative times, or a
         temperature at which nothing is known of the device.
         """
+        if isinstance(seconds, str):
+            seconds = parse_quantity(seconds, "time")
         if not (math.isfinite(seconds) and seconds >= 0):
             raise UsageError(
                 f"wait {seconds} s", "time does not run backwards", "give zero or a positive time"

@@ -58,6 +58,8 @@ class MappedMatrix:
             f"{self.layout.n_used()} cells, {100 * self.layout.utilisation(self.spec):.1f} % used"
         )
 
+    __repr__ = __str__
+
     @cached_property
     def target_s(self) -> np.ndarray:
         """Conductances asked for, (n_cells,) float32 [S]."""
@@ -179,13 +181,16 @@ class AnalogMatrix:
         self._next_step, self._moves = 1, RLock()
         self._n_in, self._complex = mapped.real.shape[0], bool(np.iscomplexobj(mapped.w))
 
+    def __repr__(self) -> str:
+        return f"{self.mapped}; {self.chip}"
+
     @property
     def array(self) -> CellArray:
         """Where the cells lie."""
         return self.mapped.layout.arrays[0]
 
-    def wait(self, seconds: float) -> AnalogMatrix:
-        """Let time pass since programming, and return the matrix itself."""
+    def wait(self, seconds: float | str) -> AnalogMatrix:
+        """Let time pass since programming, seconds or text such as "1h"; return the matrix."""
         self.chip.wait(seconds)
         return self
 

@@ -76,6 +76,8 @@ class Deployment:
             lines.append(f"  in digital logic: {', '.join(self.digital)}")
         return "\n".join(lines)
 
+    __repr__ = __str__
+
     def placements(self) -> list[tuple[str, Request, str]]:
         """Return name, request and tile numbers of every array on tiles."""
         rows = []
