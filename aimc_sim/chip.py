@@ -91,8 +91,13 @@ class Chip:
             raise UsageError(
                 f"program {n_replicas} chips", "that is none", "ask for at least one chip"
             )
-        self.spec, self.layout, self.seed = spec, layout, int(seed)
+        if first_replica < 0:
+            raise UsageError(
+                f"program chip number {first_replica}", "they are counted from 0",
+                "give zero or a positive number",
+            )
         self.seed_words = seed_words(seed)
+        self.spec, self.layout, self.seed = spec, layout, int(seed)
         self.n_replicas, self.first_replica = n_replicas, first_replica
         self.target_s = np.asarray(target_s, np.float32)
         self.clock_ns = 0

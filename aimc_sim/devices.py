@@ -15,7 +15,7 @@ from aimc_sim.chip import Chip
 from aimc_sim.curves import Curve
 from aimc_sim.errors import UsageError
 from aimc_sim.mapping import Request, place
-from aimc_sim.specs import ChipSpec
+from aimc_sim.specs import ChipSpec, check_chip
 from aimc_sim.units import format_time
 
 _PARTS = {
@@ -151,7 +151,7 @@ def card_curves(
 
 
 def predict(
-    device: DeviceSpec,
+    device: DeviceSpec | ChipSpec,
     targets_s: Sequence[float],
     times_s: Sequence[float],
     n_cells: int = 10_000,
@@ -164,6 +164,7 @@ def predict(
 
     Parameters
     ----------
+    device : the card, or a chip for the card in it.
     targets_s : conductances asked for [S], within g_min_s .. g_max_s.
     times_s : seconds since programming.
     n_cells : cells of every target, at least 2.
@@ -177,6 +178,9 @@ def predict(
     >>> round(row.read_mean_s * 1e6, 3), row.read_std_s
     (5.0, 0.0)
     """
+    if type(device) is not DeviceSpec:
+        check_chip(device, "predict a device")  # type: ignore[arg-type]
+        device = device.device  # type: ignore[union-attr]
     _check_request(device, targets_s, times_s, n_cells)
     spec = ChipSpec(name=device.name, device=device, noise_in_time="frozen")
     layout = place([Request("cells", len(targets_s), 1, n_cells, pair=False)], spec)

@@ -31,7 +31,7 @@ PositiveSiemens = Annotated[float, _quantity("conductance"), Field(gt=0, allow_i
 Seconds = Annotated[float, _quantity("time"), Field(allow_inf_nan=False)]
 PositiveSeconds = Annotated[float, _quantity("time"), Field(gt=0, allow_inf_nan=False)]
 Volts = Annotated[float, _quantity("voltage"), Field(allow_inf_nan=False)]
-Kelvin = Annotated[float, Field(gt=0, le=2000, allow_inf_nan=False)]
+Kelvin = Annotated[float, _quantity("temperature"), Field(gt=0, le=2000, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Bits = Annotated[int, Field(ge=1, le=16)] | Literal["ideal"]
 
@@ -101,6 +101,8 @@ def _wrong_value(where: str, error: ErrorDetails) -> tuple[str, str]:
     if kind == "value_error":
         found, _, do = message.partition("; ")
         do = do or "give values that go together"
+    elif kind.endswith(("_type", "_parsing")):
+        found, do = message, "give a value of that kind"
     else:
         found, do = message, "give a value in range"
     return (f"{field}: " if where else "") + found + value, do

@@ -25,7 +25,7 @@ from aimc_sim.mapping import (
 )
 from aimc_sim.noise import noise_split, refresh_pace
 from aimc_sim.randomness import Purpose, clock_word
-from aimc_sim.specs import ChipSpec
+from aimc_sim.specs import ChipSpec, check_chip
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -105,6 +105,7 @@ def map_matrix(w: ArrayLike, spec: ChipSpec, calibrate: ArrayLike | None = None)
     real = np.asarray(w, float) if not np.iscomplexobj(w) else np.block(
         [[w.real, w.imag], [-w.imag, w.real]]
     )
+    check_chip(spec, "map a matrix")
     layout = place([Request("matrix", 1, *real.shape)], spec)
     scale = weight_scale(real[None], spec.device, spec.weight_scale)
     probe, full_scale = _probe(w, real.shape[0], calibrate)

@@ -255,6 +255,15 @@ def presets() -> list[str]:
     return sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml"))
 
 
+def check_chip(spec: ChipSpec, asked: str) -> None:
+    """Refuse what is no ChipSpec, such as the name of a preset."""
+    if type(spec) is not ChipSpec:
+        raise UsageError(
+            asked, f"the chip is given as {type(spec).__name__}, not as a ChipSpec",
+            "give ChipSpec.preset(name) or load_chip(name_or_file)",
+        )
+
+
 def load_chip(name_or_file: str | Path) -> ChipSpec:
     """Return a chip by preset name, or from a file where the text is a path.
 

@@ -206,3 +206,18 @@ def test_times_as_text_are_those_in_seconds_and_unknown_units_are_refused():
         late.wait("1 parsec")
     with pytest.raises(UsageError, match="Time does not run backwards"):
         late.wait("-1h")
+
+
+def test_the_name_of_a_preset_is_no_chip():
+    with pytest.raises(UsageError, match=r"given as str, not as a ChipSpec\. Give ChipSpec.preset"):
+        map_matrix(W, NOISY)
+
+
+def test_seeds_and_numbers_of_chips_are_whole_and_not_negative():
+    mapped = map_matrix(W, noisy())
+    for seed in (1.5, "1", -1, 1 << 64, None):
+        with pytest.raises(UsageError, match=r"no whole number in \[0, 2\^64\)"):
+            mapped.program(seed=seed)
+    assert mapped.program(seed=np.int64(3)).chip.seed == 3
+    with pytest.raises(UsageError, match=r"Program chip number -1\. They are counted from 0"):
+        mapped.program(replica=-1)

@@ -223,6 +223,8 @@ def test_conductance_limits_must_be_in_order(changes, message):
         ({"slices": 2}, r"^Replace slices\. Slices are digits of a weight\. Say how many levels"),
         ({"compensation": "affin"}, r"Did you mean 'affine'\? choose one of none, global"),
         ({"temperature_k": 350.0}, r"no activation energy\. Leave temperature_k out or take"),
+        ({"temperature_k": "1kg"}, r"one of K, or a bare number in SI"),
+        ({"tile": 6}, r"\(got 6\)\. Give a value of that kind"),
         ({"adc.bits": 0}, r"\(got 0\)\. Give a value in range"),
         ({"device.floor_s": 1e-6}, r"g_max_s\. Give values that go together"),
     ],
@@ -230,6 +232,11 @@ def test_conductance_limits_must_be_in_order(changes, message):
 def test_a_wrong_value_comes_with_what_to_do_about_it(changes, message):
     with pytest.raises(InputError, match=message):
         ChipSpec.preset("pcm-nandakumar2019").replace(**changes)
+
+
+def test_a_temperature_may_have_its_unit():
+    spec = ChipSpec.preset("pcm-nandakumar2019").replace(temperature_k="300 K")
+    assert spec.temperature_k == 300.0
 
 
 def test_a_card_cannot_count_the_programming_error_twice():

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from aimc_sim.devices import default_targets, lacking_parts, predict
+from aimc_sim.errors import UsageError
 from aimc_sim.specs import ChipSpec, presets
 
 ROW_KEYS = {
@@ -280,3 +281,10 @@ def test_wrong_requests_are_refused(cli, tmp_path, arguments, code, text):
     assert text in result.stderr
     assert "Traceback" not in result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_chip_is_as_good_as_its_card_and_a_name_is_neither():
+    spec = ChipSpec.preset("ideal")
+    assert predict(spec, [5e-6], [0.0], 4) == predict(spec.device, [5e-6], [0.0], 4)
+    with pytest.raises(UsageError, match=r"given as str, not as a ChipSpec"):
+        predict("ideal", [5e-6], [0.0])
