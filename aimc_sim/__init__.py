@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from aimc_sim.cards import DeviceSpec
     from aimc_sim.chip import Chip
     from aimc_sim.citations import cite
+    from aimc_sim.devices import predict
     from aimc_sim.errors import AimcError, CapacityError, InputError, UsageError
     from aimc_sim.matrix import AnalogMatrix, MappedMatrix, map_matrix
     from aimc_sim.specs import (
@@ -35,6 +36,7 @@ _HOMES = {
     "aimc_sim.cards": ("DeviceSpec",),
     "aimc_sim.chip": ("Chip",),
     "aimc_sim.citations": ("cite",),
+    "aimc_sim.devices": ("predict",),
     "aimc_sim.errors": ("AimcError", "CapacityError", "InputError", "UsageError"),
     "aimc_sim.matrix": ("AnalogMatrix", "MappedMatrix", "map_matrix"),
     "aimc_sim.specs": (
@@ -62,6 +64,7 @@ __all__ = [
     "cite",
     "load_chip",
     "map_matrix",
+    "predict",
     "presets",
 ]
 

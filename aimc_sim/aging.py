@@ -25,7 +25,7 @@ def check_time(device: DeviceSpec, seconds: float, age_s: float | None = None) -
     """
     if not 0 <= seconds <= LONGEST_S:  # NaN too
         raise UsageError(
-            f"read the chip {seconds} s after programming",
+            f"read the chip {seconds:g} s after programming",
             "that is not a time after it" if not seconds > 0 else "that is no time for a chip",
             "give zero or a positive time such as 1h",
         )
@@ -36,7 +36,8 @@ def check_time(device: DeviceSpec, seconds: float, age_s: float | None = None) -
     asked = f"read '{device.name}' {format_time(seconds)} after programming"
     if age_s != seconds:
         asked += f" ({format_time(age_s)} at the temperature of its data)"
-    found = f"its data cover {format_time(low)} to {format_time(high)}"
+    to = f"to {format_time(high)}" if low < high else "alone"
+    found = f"its data cover {format_time(low)} {to}"
     if device.outside_time_range == "refuse":
         raise UsageError(asked, found, "choose a time in that range or another card")
     ages = device.drift is not None or device.relaxation is not None

@@ -207,7 +207,7 @@ class DeviceSpec(Spec):
             raise ValueError("conductances must satisfy floor_s <= g_min_s < g_max_s")
         if self.g_max_s > _LARGEST_S:
             raise ValueError(
-                f"g_max_s is {self.g_max_s:g} siemens, no memristor's: write text such as '50uS'"
+                f"g_max_s is {self.g_max_s:g} siemens, no memristor's; write text such as '50uS'"
             )
         if self.ceiling_s is not None and self.ceiling_s < self.g_max_s:
             raise ValueError("ceiling_s must not lie below g_max_s")
@@ -229,7 +229,7 @@ class DeviceSpec(Spec):
             raise ValueError("a card has drift or relaxation, one history of a cell, not both")
         if relaxation.kind == "total" and self.programming is not None:
             raise ValueError(
-                "relaxation of kind 'total' holds the programming error: leave programming out"
+                "relaxation of kind 'total' holds the programming error; leave programming out"
             )
         return self
 

@@ -53,6 +53,7 @@ from aimc_sim.noise import (
 )
 from aimc_sim.randomness import Purpose, clock_word, seed_words
 from aimc_sim.specs import ChipSpec
+from aimc_sim.units import format_time, parse_quantity
 from aimc_sim.writing import Written, program
 
 
@@ -99,8 +100,13 @@ class Chip:
             raise UsageError(
                 f"program {n_replicas} chips", "that is none", "ask for at least one chip"
             )
-        self.spec, self.layout, self.seed = spec, layout, int(seed)
+        if first_replica < 0:
+            raise UsageError(
+                f"program chip number {first_replica}", "they are counted from 0",
+                "give zero or a positive number",
+            )
         self.seed_words = seed_words(seed)
+        self.spec, self.layout, self.seed = spec, layout, int(seed)
         self.n_replicas, self.first_replica = n_replicas, first_replica
         self.target_s = np.asarray(target_s, np.float32)
         self.clock_ns = 0
@@ -139,12 +145,19 @@ class Chip:
             self.first_replica, self.written,
         )
 
-    def wait(self, seconds: float, temperature_k: float | None = None) -> None:
+    def __repr__(self) -> str:
+        chips = f"{self.n_replicas} chips" if self.n_replicas > 1 else "1 chip"
+        return f"{chips} of seed {self.seed}, {format_time(self.time_s)} after programming"
+
+    def wait(self, seconds: float | str, temperature_k: float | None = None) -> None:
         """Let time pass: moves the clock by whole nanoseconds.
 
+        seconds : a number, or text such as "1h".
         temperature_k : during that time; None: the chip's. UsageError for negative times, or a
         temperature at which nothing is known of the device.
         """
+        if isinstance(seconds, str):
+            seconds = parse_quantity(seconds, "time")
         if not 0 <= seconds <= LONGEST_S:  # NaN too
             raise UsageError(
                 f"wait {seconds} s",

@@ -58,7 +58,7 @@ class Curve(Spec):
     @classmethod
     def _reaches_the_end(cls, pieces: tuple[CurvePiece, ...]) -> tuple[CurvePiece, ...]:
         if pieces[-1].below is not None:
-            raise ValueError("the last piece holds up to the end: leave its 'below' out")
+            raise ValueError("the last piece holds up to the end; leave its 'below' out")
         return pieces
 
     def evaluate(self, g_s: np.ndarray, g_max_s: float) -> np.ndarray:
@@ -158,6 +158,6 @@ def check_curve(
     largest = value[np.abs(value).argmax()]
     if abs(largest) > most:
         raise ValueError(
-            f"{name} is {1e6 * largest:.4g} uS, more than the largest conductance: a formula "
-            "in microsiemens needs unit_s = 1e-6"
+            f"{name} is {1e6 * largest:.4g} uS, more than the largest conductance; "
+            "give a formula in microsiemens unit_s = 1e-6"
         )

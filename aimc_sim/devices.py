@@ -16,7 +16,7 @@ from aimc_sim.curves import Curve
 from aimc_sim.errors import UsageError
 from aimc_sim.mapping import Request, place
 from aimc_sim.randomness import Purpose
-from aimc_sim.specs import ChipSpec
+from aimc_sim.specs import ChipSpec, check_chip
 from aimc_sim.units import format_time
 
 _PARTS = {
@@ -59,6 +59,8 @@ def lacking_parts(device: DeviceSpec) -> list[str]:
     noise has a white part where all of it is white, or where a card gives one beside 1/f noise.
     """
     parts = dict(_PARTS)
+    if device.pulses is not None:
+        parts["programming"] = "cells are programmed exactly, except by pulses ([write] of a chip)"
     if device.relaxation is not None and device.relaxation.kind == "total":
         parts["programming"] = "its error is in that of relaxation"
     for part, other in (("drift", "relaxation"), ("relaxation", "drift")):
@@ -82,8 +84,14 @@ def measured_ranges(device: DeviceSpec) -> list[str]:
         low, high = (f"{1e6 * g:.6g}" for g in device.g_range_s)
         lines.append(f"targets measured: {low} to {high} uS; {_BEYOND[device.outside_g_range]}")
     if device.doi or "time_range_s" in device.model_fields_set:
-        low, high = (format_time(t) for t in device.time_range_s)
-        lines.append(f"times measured: {low} to {high}; {_BEYOND[device.outside_time_range]}")
+        first, last = device.time_range_s
+        low, high = format_time(first), format_time(last)
+        span = f"{low} to {high}" if first < last else f"{low} alone"
+        ages = device.drift is not None or device.relaxation is not None
+        beyond = _BEYOND[device.outside_time_range]
+        if device.outside_time_range == "warn" and not ages:
+            beyond = "others read the same, with a warning"
+        lines.append(f"times measured: {span}; {beyond}")
     return lines
 
 
@@ -163,7 +171,7 @@ def card_curves(
 
 
 def predict(
-    device: DeviceSpec,
+    device: DeviceSpec | ChipSpec,
     targets_s: Sequence[float],
     times_s: Sequence[float],
     n_cells: int = 10_000,
@@ -177,6 +185,7 @@ def predict(
 
     Parameters
     ----------
+    device : the card, or a chip for the card in it.
     targets_s : conductances asked for [S], within g_min_s .. g_max_s.
     times_s : seconds since programming.
     n_cells : cells of every target, at least 2.
@@ -190,6 +199,9 @@ def predict(
     >>> round(row.read_mean_s * 1e6, 3), row.read_std_s
     (5.0, 0.0)
     """
+    if type(device) is not DeviceSpec:
+        check_chip(device, "predict a device")  # type: ignore[arg-type]
+        device = device.device  # type: ignore[union-attr]
     _check_request(device, targets_s, times_s, n_cells)
     spec = ChipSpec(name=device.name, device=device, noise_in_time="frozen")
     layout = place([Request("cells", len(targets_s), 1, n_cells, pair=False)], spec)

@@ -91,9 +91,14 @@ def _read_map(
             )
         with archive:
             maps = {kind: archive[kind] for kind in KINDS if kind in archive}
+    except FileNotFoundError as error:
+        raise InputError(
+            asked, "there is no such file", "check the path, from the working folder"
+        ) from error
     except _DAMAGES as error:
         raise InputError(
-            asked, f"it cannot be read ({error})", "check the path, give an .npz of int8 codes"
+            asked, "it is damaged, or no .npz of numbers",
+            "save codes with np.savez(path, tile=...)",
         ) from error
     codes = np.zeros(tile.size, np.int8)
     for kind in KINDS:
@@ -107,9 +112,11 @@ def _read_map(
                 asked, f"it lacks '{kind}'", f"add int8 codes {shape} of tiles, rows, columns"
             )
         found = maps[kind]
-        if found.dtype != np.int8 or not np.isin(found, range(len(NAMES))).all():
+        known = np.isin(found, range(len(NAMES))).all()
+        if found.dtype != np.int8 or not known:
+            wrong = "has codes outside 0 to 3" if found.dtype == np.int8 else f"is {found.dtype}"
             raise InputError(
-                asked, f"its '{kind}' is {found.dtype} or has codes outside 0 to 3",
+                asked, f"its '{kind}' {wrong}",
                 "give int8: 0 works, 1 stuck low, 2 stuck high, 3 no connection",
             )
         if found.ndim != 3 or found.shape[1:] != shape[1:] or len(found) < len(numbers):

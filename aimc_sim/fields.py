@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
@@ -30,7 +31,7 @@ PositiveSiemens = Annotated[float, _quantity("conductance"), Field(gt=0, allow_i
 Seconds = Annotated[float, _quantity("time"), Field(allow_inf_nan=False)]
 PositiveSeconds = Annotated[float, _quantity("time"), Field(gt=0, allow_inf_nan=False)]
 Volts = Annotated[float, _quantity("voltage"), Field(allow_inf_nan=False)]
-Kelvin = Annotated[float, Field(gt=0, le=2000, allow_inf_nan=False)]
+Kelvin = Annotated[float, _quantity("temperature"), Field(gt=0, le=2000, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Bits = Annotated[int, Field(ge=1, le=16)] | Literal["ideal"]
 
@@ -70,7 +71,7 @@ def validated(cls: type[AnySpec], data: dict[str, Any], asked: str) -> AnySpec:
     except ValidationError as error:
         first = error.errors()[0]
         path, known = _locate(cls, data, first)
-        where = ".".join(path) or "the file"
+        where = ".".join(path)
         if first["type"] == "extra_forbidden":
             guess = nearest(str(first["loc"][-1]), known)
             hint = f"did you mean '{guess}'? " if guess else ""
@@ -79,14 +80,32 @@ def validated(cls: type[AnySpec], data: dict[str, Any], asked: str) -> AnySpec:
                 f"field '{where}' is unknown",
                 f"{hint}known here are {', '.join(known)}",
             ) from None
-        whole = first["type"] == "missing" or isinstance(first["input"], dict)
-        value = "" if whole else f" (got {str(first['input'])[:60]})"
-        message = first["msg"].removeprefix("Value error, ")
-        raise InputError(
-            asked,
-            f"field '{where}': {message}{value}",
-            "give a value in range",
-        ) from None
+        raise InputError(asked, *_wrong_value(where, first)) from None
+
+
+def _wrong_value(where: str, error: ErrorDetails) -> tuple[str, str]:
+    """Return what was found and what to do about a field that is missing or has a wrong value.
+
+    A check of our own may say both, parted by a semicolon.
+    """
+    kind, field = error["type"], f"field '{where}'"
+    if kind == "missing":
+        return f"{field} is missing", "add it"
+    value = "" if isinstance(error["input"], dict) else f" (got {str(error['input'])[:60]})"
+    if kind == "literal_error":
+        allowed = re.findall(r"'(.*?)'", error["ctx"]["expected"])
+        guess = nearest(str(error["input"]), allowed)
+        hint = f"did you mean '{guess}'? " if guess else ""
+        return f"{field} is not a known value{value}", f"{hint}choose one of {', '.join(allowed)}"
+    message = error["msg"].removeprefix("Value error, ")
+    if kind == "value_error":
+        found, _, do = message.partition("; ")
+        do = do or "give values that go together"
+    elif kind.endswith(("_type", "_parsing")):
+        found, do = message, "give a value of that kind"
+    else:
+        found, do = message, "give a value in range"
+    return (f"{field}: " if where else "") + found + value, do
 
 
 def _unknown_field(name: str, part: str, known: list[str]) -> AimcError:

@@ -25,7 +25,7 @@ from aimc_sim.mapping import (
 )
 from aimc_sim.noise import noise_split, refresh_pace
 from aimc_sim.randomness import Purpose, clock_word
-from aimc_sim.specs import ChipSpec
+from aimc_sim.specs import ChipSpec, check_chip
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -57,6 +57,8 @@ class MappedMatrix:
             f"{self.spec.tile.rows} x {self.spec.tile.cols} ({self.spec.name}), "
             f"{self.layout.n_used()} cells, {100 * self.layout.utilisation(self.spec):.1f} % used"
         )
+
+    __repr__ = __str__
 
     @cached_property
     def target_s(self) -> np.ndarray:
@@ -103,6 +105,7 @@ def map_matrix(w: ArrayLike, spec: ChipSpec, calibrate: ArrayLike | None = None)
     real = np.asarray(w, float) if not np.iscomplexobj(w) else np.block(
         [[w.real, w.imag], [-w.imag, w.real]]
     )
+    check_chip(spec, "map a matrix")
     layout = place([Request("matrix", 1, *real.shape)], spec)
     scale = weight_scale(real[None], spec.device, spec.weight_scale)
     probe, full_scale = _probe(w, real.shape[0], calibrate)
@@ -179,13 +182,16 @@ class AnalogMatrix:
         self._next_step, self._moves = 1, RLock()
         self._n_in, self._complex = mapped.real.shape[0], bool(np.iscomplexobj(mapped.w))
 
+    def __repr__(self) -> str:
+        return f"{self.mapped}; {self.chip}"
+
     @property
     def array(self) -> CellArray:
         """Where the cells lie."""
         return self.mapped.layout.arrays[0]
 
-    def wait(self, seconds: float, temperature_k: float | None = None) -> AnalogMatrix:
-        """Let time pass (see `Chip.wait`), and return the matrix itself."""
+    def wait(self, seconds: float | str, temperature_k: float | None = None) -> AnalogMatrix:
+        """Let time pass, seconds or text such as "1h" (see `Chip.wait`); return the matrix."""
         self.chip.wait(seconds, temperature_k)
         return self
 

@@ -62,8 +62,13 @@ def plot_accuracy_over_time(record: Mapping[str, Any], *, ax: Axes | None = None
     _time_axis(ax, times)
     ax.set_ylabel("accuracy [%]")
     ax.set_title(f"{record['model']}, form {record['form']}")
-    ax.legend()
+    _legend_below(ax)
     return ax
+
+
+def _legend_below(ax: Axes) -> None:
+    """Put the legend under the axes: bands and bars may be anywhere inside."""
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=3, fontsize="small")
 
 
 def _time_axis(ax: Axes, times: Sequence[float]) -> None:
@@ -71,7 +76,8 @@ def _time_axis(ax: Axes, times: Sequence[float]) -> None:
     later = [moment for moment in times if moment > 0]
     if later:
         ax.set_xscale("symlog", linthresh=min(later))
-        ax.set_xlim(-0.1 * min(later), 1.5 * max(later))
+        first = -0.1 * min(later) if len(later) < len(times) else min(later) / 1.5
+        ax.set_xlim(first, 1.5 * max(later))
     ax.set_xticks(times, [format_time(moment) for moment in times], minor=False)
     ax.minorticks_off()
     ax.set_xlabel("time since programming")
@@ -99,10 +105,12 @@ def plot_placement(layout: Layout, spec: ChipSpec, *, ax: Axes | None = None) ->
         colour = COLOURS[number % len(COLOURS)]
         hatch = ("", "//", "..", "xx")[number // len(COLOURS) % 4]
         ax.add_collection(
-            # an edge of its own colour keeps a one-row matrix visible; hatches take the edge's
+            # an edge of its own colour, and a place above its taller neighbours' edges, keep a
+            # one-row matrix visible; hatches take the edge's
             PatchCollection(
                 boxes[name], facecolor=colour, hatch=hatch, linewidth=0.8,
                 edgecolor="0.2" if hatch else colour,
+                zorder=1 + 1 / (1 + max((box.get_height() for box in boxes[name]), default=0)),
             )
         )
         handles.append(Patch(facecolor=colour, hatch=hatch, label=name))
@@ -150,11 +158,14 @@ def _stretch(tile: TileSpec, spec: ChipSpec) -> int:
 
 
 def plot_device(rows: Sequence[Prediction], *, ax: Axes | None = None) -> Axes:
-    """Return axes with mean and standard deviation of reads over their targets, both [uS]."""
+    """Return axes with how far reads lie from their targets, mean and spread, both [uS].
+
+    The difference, because beside the targets themselves most spreads are too small to see.
+    """
     ax = _axes(ax)
     times = list(dict.fromkeys(row.at_s for row in rows))
     targets = 1e6 * np.array([row.target_s for row in rows if row.at_s == times[0]])
-    ax.plot(targets, targets, "--", color="0.5", label="target")
+    ax.axhline(0.0, linestyle="--", color="0.5", label="target")
     programmed = [row for row in rows if row.at_s == times[0]]
     series = [("programmed", [(r.programmed_mean_s, r.programmed_std_s) for r in programmed])]
     for moment in times:
@@ -164,7 +175,7 @@ def plot_device(rows: Sequence[Prediction], *, ax: Axes | None = None) -> Axes:
         mean, std = 1e6 * np.array(values).T
         ax.errorbar(
             targets + (number - (len(series) - 1) / 2) * 0.012 * np.ptp(targets),
-            mean,
+            mean - targets,
             std,
             fmt="o",
             markersize=4,
@@ -173,9 +184,9 @@ def plot_device(rows: Sequence[Prediction], *, ax: Axes | None = None) -> Axes:
             color=COLOURS[number % len(COLOURS)],
         )
     ax.set_xlabel(_TARGET)
-    ax.set_ylabel("conductance [uS]")
+    ax.set_ylabel("conductance minus target [uS]")
     ax.set_title("mean and standard deviation of cells")
-    ax.legend()
+    _legend_below(ax)
     return ax
 
 
@@ -237,7 +248,11 @@ def plot_drift_exponent(curves: Sequence[Mapping[str, Any]], *, ax: Axes | None 
 def plot_read_noise(curves: Sequence[Mapping[str, Any]], *, ax: Axes | None = None) -> Axes:
     """Return axes with the card's read noise and telegraph amplitude, in % of the conductance."""
     ax = _axes(ax)
-    names = {"read": "read noise", "white": "further white noise", "telegraph": "telegraph levels"}
+    names = {
+        "read": "sigma (1/f: Q) of read noise",
+        "white": "sigma of further white noise",
+        "telegraph": "distance of telegraph levels",
+    }
     series = {}
     for name, title in names.items():
         for row_key, of_g in ((f"{name}_q", False), (f"{name}_s", True)):
@@ -245,7 +260,7 @@ def plot_read_noise(curves: Sequence[Mapping[str, Any]], *, ax: Axes | None = No
                 series[title] = [_share(row[row_key], row["target_s"], of_g) for row in curves]
     _plot_curves(ax, curves, series, 100.0)
     ax.set_ylim(bottom=0.0)
-    ax.set_ylabel("sigma (1/f: Q) over conductance [%]")
+    ax.set_ylabel("share of the conductance [%]")
     ax.set_title("noise of reads, formulas")
     return ax
 
@@ -318,5 +333,5 @@ def draw_card(device: DeviceSpec, rows: Sequence[Prediction]) -> Figure:
         panel(ax=ax)
     for ax in axes[len(panels) :]:
         ax.remove()
-    figure.suptitle(f"{device.name}: {device.description}")
+    figure.suptitle(": ".join(filter(None, (device.name, device.description))))
     return figure

@@ -8,6 +8,7 @@ what is drawn, never on threads, batch size, order or a resumed run.
 from __future__ import annotations
 
 import enum
+import operator
 
 import numpy as np
 
@@ -39,10 +40,16 @@ class Purpose(enum.IntEnum):
 def seed_words(seed: int) -> tuple[np.uint64, np.uint64]:
     """Return the two 32-bit key words (held in uint64) of a seed in [0, 2^64).
 
-    Raises UsageError for a seed outside that range.
+    Raises UsageError for a seed outside that range, or one that is no whole number.
     """
-    if not 0 <= int(seed) < 1 << 64:
-        raise UsageError(f"use seed {seed}", "it is not in [0, 2^64)", "give a whole number >= 0")
+    try:
+        whole = 0 <= operator.index(seed) < 1 << 64
+    except TypeError:
+        whole = False
+    if not whole:
+        raise UsageError(
+            f"use seed {seed}", "it is no whole number in [0, 2^64)", "give a whole number >= 0"
+        )
     return np.uint64(int(seed) & 0xFFFFFFFF), np.uint64(int(seed) >> 32)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +18,9 @@ from aimc_sim.units import format_time
 
 Record = Mapping[str, Any]
 _NOTHING = "-"
+_WIDTH = 80  # of a terminal, which tables keep to
+_BETWEEN = 3  # blanks between two columns of a table
+_CITE = "to cite: "
 
 
 def to_json(record: Record) -> str:
@@ -51,9 +56,19 @@ def run_report(record: Record, *, notes: bool = True) -> Group:
         ("ablation", "off", "switched off alone"), ("budget", "on", "switched on alone")
     ):
         if record.get(name):
-            parts.append(_variation_table(record, name, key, title))
+            parts += [Text(""), _variation_table(record, name, key, title)]
     parts.append(_run_facts(record))
-    return Group(*parts, *_lines(record["notes"] if notes else ()))
+    shown = [_short_reference(note) for note in record["notes"]] if notes else ()
+    return Group(*parts, *_lines(shown))
+
+
+def _short_reference(note: str) -> str:
+    """Return a note; one of what to cite with its first author, year and DOI alone."""
+    found = re.fullmatch(rf"{_CITE}(.+?)(?: et al\.)?(?:,| and ).*\((\d{{4}})\), (doi:\S+)", note)
+    if found is None:
+        return note
+    author, year, doi = found.groups()
+    return f"{_CITE}{author} et al. {year}, {doi}"
 
 
 def map_report(record: Record, *, notes: bool = True) -> Group:
@@ -105,27 +120,25 @@ def device_report(record: Record, *, notes: bool = True) -> Group:
     """Return what a person reads of an `aimc-sim.device/1` record."""
     low, high = 1e6 * record["g_min_s"], 1e6 * record["g_max_s"]
     title = _title(
-        f"{record['device']}: {record['description']}",
+        ": ".join(filter(None, (record["device"], record["description"]))),
         f"{low:.4g} to {high:.4g} uS; {record['n_cells']} cells a target, seed {record['seed']}; "
         "mean +- standard deviation in uS",
     )
     times = list(dict.fromkeys(row["at_s"] for row in record["rows"]))
-    columns = ["programmed", *(f"read at {format_time(at_s)}" for at_s in times)]
-    table = _table("target", columns)
-    for target_s in dict.fromkeys(row["target_s"] for row in record["rows"]):
-        rows = {row["at_s"]: row for row in record["rows"] if row["target_s"] == target_s}
-        first = rows[times[0]]
-        table.add_row(
-            f"{1e6 * target_s:.4g}",
-            _spread(first["programmed_mean_s"], first["programmed_std_s"]),
-            *(_spread(rows[at]["read_mean_s"], rows[at]["read_std_s"]) for at in times),
-        )
-    curves = _curves_table(record["curves"])
-    return Group(title, table, *curves, *_lines(record["notes"] if notes else ()))
+    own = [[row for row in record["rows"] if row["at_s"] == at_s] for at_s in times]
+    labels = [f"{1e6 * row['target_s']:.4g}" for row in own[0]]
+    columns = [("programmed", [_spread(row, "programmed") for row in own[0]])]
+    for at_s, rows in zip(times, own, strict=True):
+        columns.append((f"read at {format_time(at_s)}", [_spread(row, "read") for row in rows]))
+    tables = [*_tables("target", labels, columns), *_curves_tables(record["curves"])]
+    parts: list[RenderableType] = [title, tables[0]]
+    for table in tables[1:]:
+        parts += [Text(""), table]
+    return Group(*parts, *_lines(record["notes"] if notes else ()))
 
 
-def _curves_table(curves: Sequence[Record]) -> list[Table]:
-    """Return a table of what the card's formulas say, one column for each part that it has."""
+def _curves_tables(curves: Sequence[Record]) -> list[Table]:
+    """Return tables of what the card's formulas say, one column for each part that it has."""
     shown: list[tuple[str, list[str]]] = []
 
     def put(title: str, name: str, scale: float = 1.0, digits: str = ".4f") -> None:
@@ -137,35 +150,55 @@ def _curves_table(curves: Sequence[Record]) -> list[Table]:
             rows = [(scale * row[mean], scale * row[sigma]) for row in curves]
             shown.append((title, [f"{m:{digits}} +- {s:{digits}}" for m, s in rows]))
 
-    put("write shift, uS", "programming_mean_s", 1e6, "+.3f")
-    put("write sigma, uS", "programming_sigma_s", 1e6)
-    put_pair("drift nu", "nu_mean", "nu_std", 1.0, ".4f")
+    put("write shift\nuS", "programming_mean_s", 1e6, "+.3f")
+    put("write sigma\nuS", "programming_sigma_s", 1e6)
+    put_pair("drift nu\n", "nu_mean", "nu_std", 1.0, ".4f")
     for k, moment in enumerate(curves[0]["relaxation"] or ()):
         rows = [row["relaxation"][k] for row in curves]
         moves = any(row["mean_s"] for row in rows)
         shifts = [f"{1e6 * row['mean_s']:+.3f} +- " if moves else "" for row in rows]
         texts = [f"{s}{1e6 * row['sigma_s']:.3f}" for s, row in zip(shifts, rows, strict=True)]
         if any(row["mean_s"] or row["sigma_s"] for row in rows):
-            shown.append((f"relaxation {format_time(moment['at_s'])}, uS", texts))
+            shown.append((f"relaxation {format_time(moment['at_s'])}\nuS", texts))
     for name, title in (("read", "read noise"), ("white", "white noise")):
-        put(f"{title}, share", f"{name}_q")
-        put(f"{title}, uS", f"{name}_s", 1e6)
-    put_pair("SET pulse, uS", "set_mean_s", "set_sigma_s", 1e6, ".3f")
-    put_pair("RESET pulse, uS", "reset_mean_s", "reset_sigma_s", 1e6, ".3f")
-    put("telegraph, share", "telegraph_q")
-    put("telegraph, uS", "telegraph_s", 1e6)
-    if not shown:
-        return []
-    table = _table("\nformulas", ())
-    for title, texts in shown:
-        table.add_column(f"\n{title}", justify="right", min_width=max(map(len, texts)))
-    for k, row in enumerate(curves):
-        table.add_row(f"{1e6 * row['target_s']:.4g}", *(texts[k] for _, texts in shown))
-    return [table]
+        put(f"{title}\nshare", f"{name}_q")
+        put(f"{title}\nuS", f"{name}_s", 1e6)
+    put("telegraph\nshare", "telegraph_q")
+    put("telegraph\nuS", "telegraph_s", 1e6)
+    put_pair("SET pulse\nuS", "set_mean_s", "set_sigma_s", 1e6, ".3f")
+    put_pair("RESET pulse\nuS", "reset_mean_s", "reset_sigma_s", 1e6, ".3f")
+    labels = [f"{1e6 * row['target_s']:.4g}" for row in curves]
+    return _tables("formulas\nat uS", labels, shown)
 
 
-def _spread(mean_s: float, std_s: float) -> str:
-    return f"{1e6 * mean_s:.3f} +- {1e6 * std_s:.3f}"
+def _tables(
+    first: str, labels: Sequence[str], columns: Sequence[tuple[str, list[str]]]
+) -> list[Table]:
+    """Return columns, (title, texts), side by side in as many tables as a terminal's width takes.
+
+    A table left to shrink by itself would drop the columns on its right without a word.
+    """
+    start = max(map(len, [*first.split("\n"), *labels]))
+    groups: list[list[tuple[str, list[str]]]] = []
+    used = 0
+    for title, texts in columns:
+        width = max(map(len, [*title.split("\n"), *texts])) + _BETWEEN
+        if not groups or used + width > _WIDTH:
+            groups.append([])
+            used = start
+        groups[-1].append((title, texts))
+        used += width
+    tables = []
+    for group in groups:
+        table = _table(first, (title for title, _ in group))
+        for k, label in enumerate(labels):
+            table.add_row(label, *(texts[k] for _, texts in group))
+        tables.append(table)
+    return tables
+
+
+def _spread(row: Record, name: str) -> str:
+    return f"{1e6 * row[f'{name}_mean_s']:.3f} +- {1e6 * row[f'{name}_std_s']:.3f}"
 
 
 def _title(first: str, second: str) -> Text:
@@ -290,7 +323,10 @@ def _made(record: Record) -> list[str]:
         known = energy_j is not None and math.isfinite(energy_j)
         lines.append(
             f"written in {writing['pulses_mean']:.1f} pulses a cell (95 %: at most "
-            f"{writing['pulses_95']}); failed cells a chip {writing['failed']:.4g}; write energy "
+            f"{writing['pulses_95']}); failed cells a chip {writing['failed']:.4g}"
+        )
+        lines.append(
+            "write energy "
             + (f"{1e9 * energy_j:.4g} nJ a chip" if known else "unknown: the card has no voltages")
         )
     return lines
@@ -304,12 +340,25 @@ def _variation_table(record: Record, name: str, key: str, title: str) -> Table:
     """Return the table of non-idealities switched off ("ablation") or on ("budget") alone."""
     rows = record[name]
     labelled = record["accuracy"]["float"] is not None
-    columns = ["accuracy", "points"] if labelled else []
-    table = _table(f"\n{title}, {format_time(rows[0]['at_s'])}", [*columns, "logit error"])
+    columns = ["accuracy", "points", "+- chips"] if labelled else []
+    table = _table(f"{title}, {format_time(rows[0]['at_s'])}", [*columns, "logit error"])
+    before = record["accuracy"]["chip"][-1]["per_chip"] if key == "off" else None
     for row in rows:
-        score = (f"{100 * row['mean']:.1f} %", f"{100 * row['change']:+.1f}") if labelled else ()
+        score = (
+            f"{100 * row['mean']:.1f} %", f"{100 * row['change']:+.1f}",
+            _spread_of_change(row["per_chip"], before),
+        ) if labelled else ()
         table.add_row(row[key], *score, _error(row["relative_rms"]))
     return table
+
+
+def _spread_of_change(after: Sequence[float], before: Sequence[float] | None) -> str:
+    """Return the spread over chips of a change in accuracy, in points; the draws are the same."""
+    if len(after) < 2:
+        return _NOTHING
+    start = [0.0] * len(after) if before is None else before
+    changes = [float(a - b) for a, b in zip(after, start, strict=True)]
+    return f"{100 * statistics.stdev(changes):.1f}"
 
 
 def _lines(notes: Iterable[str]) -> list[RenderableType]:

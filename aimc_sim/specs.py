@@ -96,7 +96,9 @@ class FaultSpec(Spec):
     @model_validator(mode="after")
     def _a_cell_sticks_once(self) -> Self:
         if self.stuck_low + self.stuck_high > 1:
-            raise ValueError("stuck_low and stuck_high are shares of the same cells: at most 1")
+            raise ValueError(
+                "stuck_low and stuck_high are shares of the same cells; give at most 1 together"
+            )
         return self
 
 
@@ -149,9 +151,11 @@ class ChipSpec(Spec):
     @model_validator(mode="after")
     def _slices_have_digits(self) -> Self:
         if self.slices > 1 and self.levels is None:
-            raise ValueError("slices are digits of a weight: say how many levels a cell has")
+            raise ValueError("slices are digits of a weight; say how many levels a cell has")
         if self.levels is not None and self.levels**self.slices > _MOST_STEPS:
-            raise ValueError("levels to the power of slices: at most 2^48 steps of a weight")
+            raise ValueError(
+                "levels to the power of slices is more than 2^48 steps of a weight; give fewer"
+            )
         return self
 
     @model_validator(mode="after")
@@ -165,14 +169,19 @@ class ChipSpec(Spec):
         if self.write is not None and relaxation is not None and relaxation.kind == "total":
             raise ValueError(
                 f"relaxation of '{self.device.name}' is of kind 'total' and holds the error of "
-                "its own writing: with [write] it would count twice"
+                "its own writing, which would count twice; leave [write] out"
             )
         return self
 
     @model_validator(mode="after")
     def _warmth_was_measured(self) -> Self:
         if self.temperature_k is not None:
-            check_temperature(self.device, self.temperature_k)
+            try:
+                check_temperature(self.device, self.temperature_k)
+            except ValueError as error:
+                raise ValueError(
+                    f"{error}; leave temperature_k out or take a card with one"
+                ) from None
         return self
 
     @field_validator("schema_version", mode="before")
@@ -244,6 +253,15 @@ def presets() -> list[str]:
     folder = resources.files("aimc_sim").joinpath("presets")
     names = (file.name for file in folder.iterdir())
     return sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml"))
+
+
+def check_chip(spec: ChipSpec, asked: str) -> None:
+    """Refuse what is no ChipSpec, such as the name of a preset."""
+    if type(spec) is not ChipSpec:
+        raise UsageError(
+            asked, f"the chip is given as {type(spec).__name__}, not as a ChipSpec",
+            "give ChipSpec.preset(name) or load_chip(name_or_file)",
+        )
 
 
 def load_chip(name_or_file: str | Path) -> ChipSpec:

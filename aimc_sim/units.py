@@ -15,6 +15,7 @@ FACTORS: dict[str, dict[str, float]] = {
     },
     "conductance": {"S": 1.0, "mS": 1e-3, "uS": 1e-6, "nS": 1e-9},
     "resistance": {"ohm": 1.0, "kohm": 1e3},
+    "temperature": {"K": 1.0},
     "voltage": {"V": 1.0, "mV": 1e-3},
     "current": {"A": 1.0, "mA": 1e-3, "uA": 1e-6, "nA": 1e-9},
 }
@@ -27,7 +28,7 @@ def parse_quantity(text: str, kind: str) -> float:
     Parameters
     ----------
     text : such as ``"25uS"``, ``"1 h"``, ``"0.2V"``; a bare number is SI.
-    kind : time, conductance, resistance, voltage or current.
+    kind : time, conductance, resistance, temperature, voltage or current.
 
     Raises
     ------

@@ -12,7 +12,7 @@ import numpy as np
 from aimc_sim.errors import InputError, UsageError, nearest
 from aimc_sim.mapping import Layout, Request, pieces_of, place, target_conductances
 from aimc_sim.noise import noise_split
-from aimc_sim.specs import ChipSpec
+from aimc_sim.specs import ChipSpec, check_chip
 from ssm import ranges
 from ssm.forms import StateForm, state_form
 from ssm.kernels.network import FORM_CODES, NORM_CODES, PER_LAYER, Converters, Network
@@ -76,6 +76,8 @@ class Deployment:
             lines.append(f"  in digital logic: {', '.join(self.digital)}")
         return "\n".join(lines)
 
+    __repr__ = __str__
+
     def placements(self) -> list[tuple[str, Request, str]]:
         """Return name, request and tile numbers of every array on tiles."""
         rows = []
@@ -136,6 +138,7 @@ def deploy(
     Raises UsageError for an unknown form or part, CapacityError where a block does not fit,
     InputError for calibration data of the wrong width.
     """
+    check_chip(spec, "deploy a model")
     digital = tuple(digital)
     for part in digital:
         if part not in PARTS:

@@ -60,6 +60,13 @@ class Evaluation:
     cells: Tally
     wall_s: float
 
+    def __repr__(self) -> str:
+        times, chips, n, _ = self.chip_logits.shape
+        return (
+            f"{n} sequences on {chips} chips of {self.deployment.spec.name} at {times} times, "
+            f"in {self.wall_s:.2g} s"
+        )
+
     @property
     def calibration_reads(self) -> int:
         """Reads that the compensation took of one chip at one time."""

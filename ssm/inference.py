@@ -48,6 +48,10 @@ class Run:
     wall_s: float
     deployment: Deployment | None = None
 
+    def __repr__(self) -> str:
+        shape = " x ".join(map(str, self.logits.shape))
+        return f"run of {shape} logits, {self.diverged} diverged, in {self.wall_s:.2g} s"
+
     @property
     def diverged(self) -> int:
         """Number of (chip, sample) pairs whose logits are not finite."""
@@ -66,8 +70,8 @@ class Run:
 class StreamState:
     """State between two calls of `step`: n streams, each with its own states and read noise."""
 
-    states: NDArray[np.float32]  # (n, 2, K)
-    pooled: NDArray[np.float32]  # (n, H)
+    states: NDArray[np.float32] = field(repr=False)  # (n, 2, K)
+    pooled: NDArray[np.float32] = field(repr=False)  # (n, H)
     step: int
     weights: list[Weights] = field(repr=False)
 
@@ -95,6 +99,10 @@ class ProgrammedModel:
         )
         self._corrected: tuple[int, Corrections] | None = None
 
+    def __repr__(self) -> str:
+        d = self.deployment
+        return f"{d.model.name or 'model'} on {d.spec.name}, form {d.form}; {self.chip}"
+
     @property
     def chips(self) -> int:
         """Number of sampled chips."""
@@ -105,8 +113,8 @@ class ProgrammedModel:
         """Seconds since programming."""
         return self.chip.time_s
 
-    def wait(self, seconds: float, temperature_k: float | None = None) -> ProgrammedModel:
-        """Let time pass (see `Chip.wait`), and return the model itself."""
+    def wait(self, seconds: float | str, temperature_k: float | None = None) -> ProgrammedModel:
+        """Let time pass, seconds or text such as "1h" (see `Chip.wait`); return the model."""
         self.chip.wait(seconds, temperature_k)
         return self
 

@@ -227,6 +227,13 @@ class Model:
                     "give every layer the encoder's heads, and 2 H mixing columns for a GLU",
                 )
 
+    def __repr__(self) -> str:
+        return (
+            f"{self.name or 'model'}: {self.n_layers} layers of {self.n_heads} heads, "
+            f"{self.n_states} states, d_input {self.d_input}, {self.n_classes} classes; "
+            f"norm {self.norm}, disc {self.disc}, pool {self.pool}"
+        )
+
     @property
     def n_layers(self) -> int:
         """Number of layers."""

@@ -113,8 +113,13 @@ def _read_arrays(path: str | Path, asked: str) -> dict[str, np.ndarray]:
         with archive:
             missing = [key for key in _KEYS if key not in archive]
             arrays = {key: archive[key] for key in (*_KEYS, *_WRITTEN) if key in archive}
+    except FileNotFoundError as error:
+        raise InputError(asked, "there is no such file", "check the path") from error
     except _DAMAGES as error:
-        raise InputError(asked, f"it cannot be read ({error})", "check the path") from error
+        raise InputError(
+            asked, "it cannot be read: it is damaged, or no .npz of numbers",
+            "give a file of --save-chip (a chip file in TOML is read by aimc_sim.load_chip)",
+        ) from error
     if missing:
         raise InputError(asked, f"it lacks {', '.join(missing)}", "give a file of --save-chip")
     for key in ("signal", "programmed_s"):

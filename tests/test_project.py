@@ -9,6 +9,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import aimc_sim as aimc
@@ -50,6 +51,20 @@ def test_chip_file_of_the_readme_is_read(tmp_path):
     assert spec.device.g_max_s == pytest.approx(50e-6)
     assert spec.adc.bits == 6
     assert spec.device.read_noise.spectrum == "white"
+
+
+def test_the_example_of_a_chip_file_is_read_and_its_map_of_faults_fits(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs" / "chip-files.md").read_text("utf-8").split("## An example")[1]
+    (chip,) = re.findall(r"^```toml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    (code,) = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    Path("example.toml").write_text(chip, "utf-8")
+    exec(code, {})  # writes faults.npz
+    spec = aimc.load_chip("example.toml").replace(faults={"map": "faults.npz"})
+    matrix = aimc.map_matrix(np.ones((100, 60)), spec).program(seed=0)
+    faults = matrix.chip.written.faults
+    # one cell in a hundred of 100 x 60 pairs of two digits
+    assert (faults == 2).mean() == pytest.approx(0.01, abs=5 * (0.01 / faults.size) ** 0.5)
 
 
 @pytest.mark.parametrize("name", aimc.presets())

@@ -76,7 +76,10 @@ def calibrate(
     ] = None,
     json: Json = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Replace an existing --out file or --report folder.")
+        bool,
+        typer.Option(
+            "--force", help="Replace files that exist, also those in the folder of --report."
+        ),
     ] = False,
     quiet: Quiet = False,
 ) -> None:
@@ -123,18 +126,11 @@ def _check_package() -> None:
 def _outputs(
     json: str | None, out: Path | None, folder: Path | None, force: bool, data: list[Path]
 ) -> Outputs:
-    if force and out is None and folder is None:
-        raise UsageError(
-            "use --force", "there is neither --out nor --report", "add one of them or drop --force"
-        )
     if out is not None and out.suffix != ".toml":
         raise UsageError(f"write --out {out}", "a device card is a .toml file",
                          f"write {out.with_suffix('.toml')}")
-    outputs = Outputs(json=json, files={"--out": out}, out=folder,
-                      force=force and folder is not None)
+    outputs = Outputs(json=json, files={"--out": out}, out=folder, force=force)
     outputs.check(data)
-    if out is not None and out.exists() and not force:
-        raise UsageError(f"write --out {out}", "the file exists", "choose another or add --force")
     return outputs
 
 

@@ -68,7 +68,7 @@ def _is_file_name(text: str) -> bool:
 
 
 def _from_file(model: Model, path: Path) -> RunData:
-    x, y = read_npz(path, model, asked="run")
+    x, y = read_npz(path, model, asked="run the data")
     rows = x[:CALIBRATION_ROWS]
     notes = () if y is not None else (f"{path.name} has no labels y: no accuracy",)
     calibration = f"the first {len(rows)} sequences of {path.name}: scored rows were used"

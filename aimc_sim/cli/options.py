@@ -24,7 +24,7 @@ ModelFile = Annotated[
     Path,
     typer.Argument(
         metavar="MODEL",
-        help="A trained model, .pt or .safetensors: our own or a state-spaces checkpoint.",
+        help="A trained model (.pt, .safetensors, .npz): our own or a state-spaces checkpoint.",
     ),
 ]
 Chip = Annotated[
@@ -76,7 +76,8 @@ Out = Annotated[
     typer.Option("--out", metavar="DIR", help="Write results and pictures to this folder."),
 ]
 Force = Annotated[
-    bool, typer.Option("--force", help="Replace files of --out where the folder exists.")
+    bool,
+    typer.Option("--force", help="Replace files that exist, also those in the folder of --out."),
 ]
 Json = Annotated[
     str | None,
@@ -204,4 +205,11 @@ def device_notes(spec: ChipSpec) -> list[str]:
     """Return what the reader must know of the chip's device: the parts that its card lacks."""
     from aimc_sim.devices import lacking_parts
 
-    return [] if spec.name == "ideal" else lacking_parts(spec.device)
+    if spec.name == "ideal":
+        return []
+    lacks = lacking_parts(spec.device)
+    if spec.write is None:
+        return lacks
+    # pulses leave their own error: what the card says of a finished write is not used
+    by_pulses = "cells are written by pulses and verified; no programming error of the card is used"
+    return [by_pulses, *(note for note in lacks if not note.startswith("no programming part"))]

@@ -25,7 +25,7 @@ class Outputs:
     """What a command is to write.
 
     json : file, "-" for stdout, or None. files : option -> file or None. out : a folder.
-    force : files in an existing `out` may be replaced.
+    force : files that exist, also in `out`, may be replaced.
     """
 
     json: str | None = None
@@ -38,11 +38,13 @@ class Outputs:
 
         inputs : files that the command reads and must not overwrite.
         """
-        if self.force and self.out is None:
-            raise UsageError("use --force", "there is no --out", "add --out DIR or drop --force")
         targets = {option: path for option, path in (self.files or {}).items() if path is not None}
         if self.json not in (None, "-"):
             targets["--json"] = Path(str(self.json))
+        if self.force and self.out is None and not targets:
+            raise UsageError(
+                "use --force", "there is no --out or file to replace", "add one or drop --force"
+            )
         taken = {path.resolve(): "an input" for path in inputs}
         for option, path in targets.items():
             asked = f"write {option} {path}"
@@ -51,6 +53,8 @@ class Outputs:
             _check_folder(asked, path.parent)
             if path.resolve() in taken:
                 raise UsageError(asked, f"that file is {taken[path.resolve()]}", "choose another")
+            if path.exists() and not self.force:
+                raise UsageError(asked, "the file exists", "choose another or add --force")
             taken[path.resolve()] = f"what {option} writes"
         if self.out is not None:
             self._check_out(self.out)

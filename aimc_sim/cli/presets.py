@@ -6,13 +6,13 @@ from typing import Any
 
 import typer
 
-from aimc_sim.cli.options import Json, command_line
+from aimc_sim.cli.options import Force, Json, command_line
 from aimc_sim.cli.outputs import Outputs
 
 
-def presets(context: typer.Context, json: Json = None) -> None:
+def presets(context: typer.Context, json: Json = None, force: Force = False) -> None:
     """List the published chips that come with the package."""
-    outputs = Outputs(json=json)
+    outputs = Outputs(json=json, force=force)
     outputs.check()
     from aimc_sim import __version__, report
     from aimc_sim.citations import device_references

@@ -124,7 +124,7 @@ def test_shares_outside_zero_to_one_are_refused(name, share):
 
 
 def test_shares_of_the_same_cells_above_one_are_refused():
-    with pytest.raises(InputError, match="shares of the same cells: at most 1"):
+    with pytest.raises(InputError, match=r"shares of the same cells\. Give at most 1"):
         ChipSpec.preset("ideal").replace(faults={"stuck_low": 0.6, "stuck_high": 0.5})
 
 
@@ -176,14 +176,14 @@ def test_a_map_may_be_of_more_tiles_than_the_model_takes(tmp_path):
     ("change", "text"),
     [
         ({"tile": None}, r"It lacks 'tile'\. Add int8 codes \(1, 256, 256\)"),
-        ({"tile": np.zeros((1, 256, 256))}, r"'tile' is float64 .*\. Give int8: 0 works"),
+        ({"tile": np.zeros((1, 256, 256))}, r"'tile' is float64\. Give int8: 0 works"),
         ({"tile": np.full((1, 256, 256), 4, np.int8)}, "codes outside 0 to 3"),
         ({"tile": np.full((1, 256, 256), -1, np.int8)}, "codes outside 0 to 3"),
         ({"tile": np.zeros((1, 256, 255), np.int8)}, r"shape \(1, 256, 255\), the model takes"),
         ({"tile": np.zeros((0, 256, 256), np.int8)}, r"shape \(0, 256, 256\), the model takes"),
         ({"tile": np.zeros((256, 256), np.int8)}, r"Give codes for at least so many tiles"),
         ({"short_tile": np.zeros((1, 3, 256), np.int8)}, r"'short_tile' has shape \(1, 3, 256\)"),
-        ({"tile": np.array([[["x"]]], object)}, "It cannot be read"),
+        ({"tile": np.array([[["x"]]], object)}, "It is damaged, or no .npz of numbers"),
     ],
 )
 def test_maps_that_are_none_of_these_tiles_are_refused(tmp_path, change, text):
@@ -196,10 +196,10 @@ def test_maps_that_are_none_of_these_tiles_are_refused(tmp_path, change, text):
 
 
 def test_a_map_that_is_missing_or_no_archive_is_refused(tmp_path):
-    with pytest.raises(InputError, match="It cannot be read .* Check the path"):
+    with pytest.raises(InputError, match=r"There is no such file\. Check the path"):
         chip_with(map=str(tmp_path / "absent.npz"))
     (tmp_path / "text.npz").write_text("no archive")
-    with pytest.raises(InputError, match="It cannot be read"):
+    with pytest.raises(InputError, match="It is damaged, or no .npz of numbers"):
         chip_with(map=str(tmp_path / "text.npz"))
     np.save(tmp_path / "one.npy", np.zeros(3, np.int8))
     with pytest.raises(InputError, match="It holds one array"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from aimc_sim.errors import CapacityError, InputError
+from aimc_sim.errors import CapacityError, InputError, UsageError
 from aimc_sim.matrix import map_matrix
 from aimc_sim.specs import ChipSpec
 
@@ -188,3 +188,36 @@ def test_a_matrix_larger_than_the_chip_is_refused():
     spec = ChipSpec.preset("ideal").replace(**{"tile.rows": 8, "tile.cols": 8}, max_tiles=2)
     with pytest.raises(CapacityError, match=r"chip 'ideal'\. It needs 4 tiles, the chip has 2\."):
         map_matrix(W, spec)
+
+
+def test_a_matrix_shows_its_size_its_chip_and_its_age_on_one_line():
+    matrix = map_matrix(W, noisy()).program(seed=3).wait("1h")
+    assert matrix.chip.time_s == 3600.0
+    assert repr(matrix).startswith("real 20 x 6 matrix on 1 tile(s) of 256 x 256 (reram-wan2022)")
+    assert repr(matrix).endswith("; 1 chip of seed 3, 1 h after programming")
+    assert repr(matrix.mapped) == str(matrix.mapped)
+
+
+def test_times_as_text_are_those_in_seconds_and_unknown_units_are_refused():
+    late = map_matrix(W, noisy()).program(seed=3).wait("30min").wait("1800")
+    at_once = map_matrix(W, noisy()).program(seed=3).wait(3600.0)
+    np.testing.assert_array_equal(X @ late, X @ at_once)
+    with pytest.raises(UsageError, match="Read '1 parsec' as a time"):
+        late.wait("1 parsec")
+    with pytest.raises(UsageError, match="Time does not run backwards"):
+        late.wait("-1h")
+
+
+def test_the_name_of_a_preset_is_no_chip():
+    with pytest.raises(UsageError, match=r"given as str, not as a ChipSpec\. Give ChipSpec.preset"):
+        map_matrix(W, NOISY)
+
+
+def test_seeds_and_numbers_of_chips_are_whole_and_not_negative():
+    mapped = map_matrix(W, noisy())
+    for seed in (1.5, "1", -1, 1 << 64, None):
+        with pytest.raises(UsageError, match=r"no whole number in \[0, 2\^64\)"):
+            mapped.program(seed=seed)
+    assert mapped.program(seed=np.int64(3)).chip.seed == 3
+    with pytest.raises(UsageError, match=r"Program chip number -1\. They are counted from 0"):
+        mapped.program(replica=-1)

@@ -107,7 +107,7 @@ def test_a_matrix_without_calibration_data_is_always_probed_with_the_same_signal
 
 @pytest.mark.parametrize("seed", [-1, 1 << 64])
 def test_a_seed_outside_64_bits_is_refused(seed):
-    with pytest.raises(UsageError, match=rf"seed {seed}.*not in \[0, 2\^64\).*whole number"):
+    with pytest.raises(UsageError, match=rf"seed {seed}\. It is no whole number in \[0, 2\^64\)"):
         seed_words(seed)
 
 

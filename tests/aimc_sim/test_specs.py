@@ -205,8 +205,8 @@ def test_a_wrong_unit_in_a_file_is_an_input_error_that_names_the_field():
         ({"device.floor_s": 1e-6}, "floor_s <= g_min_s < g_max_s"),
         ({"device.ceiling_s": 20e-6}, "ceiling_s must not lie below g_max_s"),
         ({"device.g_max_s": 1e300}, "no memristor's"),
-        ({"device.g_max_s": 50.0}, "write text such as '50uS'"),
-        ({"device.programming.sigma.unit_s": 1.0}, r"needs unit_s = 1e-6"),
+        ({"device.g_max_s": 50.0}, r"siemens, no memristor's\. Write text such as '50uS'"),
+        ({"device.programming.sigma.unit_s": 1.0}, r"Give a formula in microsiemens unit_s = 1e-6"),
         ({"device.g_max_s": 1e-60}, "must differ"),
         ({"device.time_range_s": (10.0, 1.0)}, "0 <= first <= last"),
         ({"device.time_range_s": (-1.0, 1.0)}, "0 <= first <= last"),
@@ -245,9 +245,31 @@ def test_a_formula_in_microsiemens_without_its_unit_is_refused(card, field, valu
     device.replace(**{field: {"polynomial": [value], "unit_s": 1e-6}} if value != 1e-6 else {})
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"slices": 2}, r"^Replace slices\. Slices are digits of a weight\. Say how many levels"),
+        ({"compensation": "affin"}, r"Did you mean 'affine'\? choose one of none, global"),
+        ({"temperature_k": 350.0}, r"no activation energy\. Leave temperature_k out or take"),
+        ({"temperature_k": "1kg"}, r"one of K, or a bare number in SI"),
+        ({"tile": 6}, r"\(got 6\)\. Give a value of that kind"),
+        ({"adc.bits": 0}, r"\(got 0\)\. Give a value in range"),
+        ({"device.floor_s": 1e-6}, r"g_max_s\. Give values that go together"),
+    ],
+)
+def test_a_wrong_value_comes_with_what_to_do_about_it(changes, message):
+    with pytest.raises(InputError, match=message):
+        ChipSpec.preset("pcm-nandakumar2019").replace(**changes)
+
+
+def test_a_temperature_may_have_its_unit():
+    spec = ChipSpec.preset("pcm-nandakumar2019").replace(temperature_k="300 K")
+    assert spec.temperature_k == 300.0
+
+
 def test_a_card_cannot_count_the_programming_error_twice():
     programming = ChipSpec.preset("pcm-nandakumar2019").device.programming
-    with pytest.raises(InputError, match="holds the programming error: leave programming out"):
+    with pytest.raises(InputError, match=r"holds the programming error\. Leave programming out"):
         ChipSpec.preset("reram-wan2022").replace(**{"device.programming": programming})
 
 
@@ -310,7 +332,8 @@ def test_a_total_relaxation_needs_a_sigma_for_each_rising_time():
 
 
 def test_a_missing_field_is_named():
-    with pytest.raises(InputError, match=r"mine\.toml\. Field 'device\.g_max_s': Field required"):
+    found = r"mine\.toml\. Field 'device\.g_max_s' is missing\. Add it"
+    with pytest.raises(InputError, match=found):
         chip(MINIMAL.replace('g_max_s = "20uS"\n', ""))
 
 

@@ -50,7 +50,7 @@ def test_a_loop_takes_the_place_of_the_published_error():
 
 
 def test_a_loop_needs_pulses_and_a_card_without_the_total_error():
-    with pytest.raises(InputError, match="write-verify needs the pulse response of 'pcm"):
+    with pytest.raises(InputError, match="Write-verify needs the pulse response of 'pcm"):
         PCM.replace(write={"tolerance_s": 1e-6})
     wan = ChipSpec.preset("reram-wan2022")
     pulses = write_spec().device.pulses

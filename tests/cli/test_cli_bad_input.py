@@ -242,6 +242,9 @@ def test_outputs_are_checked_before_the_run(cli, files, tmp_path):
         (("--out", "no/such/folder"), "there is no folder"),
         (("--force",), "there is no --out"),
         (("--json", "there"), "that is a folder"),
+        (("--json", "file"), "add --force"),
+        (("--logits", "file"), "add --force"),
+        (("--save-chip", "file"), "add --force"),
         (("--json", "no/r.json"), "there is no folder no"),
         (("--logits", "no/l.npz"), "there is no folder no"),
         (("--save-chip", "no/c.npz"), "there is no folder no"),
@@ -252,6 +255,7 @@ def test_outputs_are_checked_before_the_run(cli, files, tmp_path):
         assert text in result.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "there"]
     assert (tmp_path / "there" / "mine.txt").read_text() == "kept"
+    assert (tmp_path / "file").read_text() == "kept"
 
 
 @pytest.mark.compiled

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from aimc_sim.devices import default_targets, lacking_parts, predict
+from aimc_sim.errors import UsageError
 from aimc_sim.specs import ChipSpec, presets
 
 ROW_KEYS = {
@@ -94,9 +95,49 @@ def test_table_of_a_card_without_formulas_has_none(cli):
     assert "formulas" not in cli("device", "ideal", "--cells", 2).stdout
 
 
+PULSED = """
+[device]
+name = "pulsed"
+g_min_s = "1uS"
+g_max_s = "50uS"
+[device.pulses]
+set_mean = { of = "g_us", unit_s = 1e-6, polynomial = [2.0] }
+set_sigma = { of = "g_us", unit_s = 1e-6, polynomial = [0.5] }
+reset_mean = { of = "g_us", unit_s = 1e-6, polynomial = [-2.0] }
+reset_sigma = { of = "g_us", unit_s = 1e-6, polynomial = [0.5] }
+[device.relaxation]
+kind = "added"
+std_per_ln_t_s = 0.05e-6
+[device.read_noise]
+sigma = { polynomial = [0.01] }
+spectrum = "white"
+[device.telegraph]
+fraction = 0.1
+amplitude = { polynomial = [0.03] }
+tau_high_s = "50us"
+tau_low_s = "20us"
+"""
+
+
+@pytest.mark.parametrize("times", ["1s,1h,1d", "1s,1min,1h,6h,1d,30d"])
+def test_every_column_is_shown_whole_at_80_columns(cli, tmp_path, monkeypatch, times):
+    monkeypatch.setenv("COLUMNS", "80")
+    (tmp_path / "pulsed.toml").write_text(PULSED)
+    lines = cli("device", "pulsed.toml", "--at", times, "--cells", 20).stdout.splitlines()
+    assert lines[0] == "pulsed"
+    assert max(map(len, lines)) <= 80
+    assert not any("\u2026" in line for line in lines)
+    heads = " ".join(lines)
+    for at in ("1 h", "1 d"):
+        assert f"read at {at}" in heads and f"relaxation {at}" in heads
+    for name in ("read noise", "telegraph", "SET pulse", "RESET pulse"):
+        assert f"   {name}" in heads
+    assert sum(line.startswith("formulas") for line in lines) >= 2
+
+
 def test_a_card_that_does_not_age_says_so(cli):
     result = cli("device", "pcm-joshi2020", "--at", "0s,1d", "--cells", 50)
-    assert "its data cover 0 s to 0 s; its cells are taken not to age" in result.stderr
+    assert "its data cover 0 s alone; its cells are taken not to age" in result.stderr
 
 
 def test_the_picture_has_a_panel_for_each_part_of_the_card_with_units():
@@ -280,3 +321,10 @@ def test_wrong_requests_are_refused(cli, tmp_path, arguments, code, text):
     assert text in result.stderr
     assert "Traceback" not in result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_chip_is_as_good_as_its_card_and_a_name_is_neither():
+    spec = ChipSpec.preset("ideal")
+    assert predict(spec, [5e-6], [0.0], 4) == predict(spec.device, [5e-6], [0.0], 4)
+    with pytest.raises(UsageError, match=r"given as str, not as a ChipSpec"):
+        predict("ideal", [5e-6], [0.0])

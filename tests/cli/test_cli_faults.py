@@ -154,3 +154,21 @@ def test_the_temperature_of_a_chip_is_in_its_report(run_json, cli, files, tmp_pa
         "run", files / "tiny.pt", "--data", files / "data.npz", "--chip", "unknown.toml", code=3
     )
     assert "has no data at 340 K" in result.stderr
+
+
+def test_a_chip_that_writes_by_pulses_does_not_say_that_cells_are_exact():
+    from aimc_sim.cli.options import device_notes
+    from aimc_sim.specs import ChipSpec
+
+    response = {"unit_s": 1e-6, "polynomial": [1.0]}
+    back = {"unit_s": 1e-6, "polynomial": [-1.0]}
+    pulses = {
+        "set_mean": response, "set_sigma": response, "reset_mean": back, "reset_sigma": response
+    }
+    one_shot = ChipSpec.preset("pcm-nandakumar2019").replace(
+        name="pulsed", **{"device.programming": None, "device.pulses": pulses}
+    )
+    note, *_ = device_notes(one_shot)
+    assert note.startswith("no programming part: cells are programmed exactly, except by pulses")
+    note, *_ = device_notes(one_shot.replace(write={"tolerance_s": 1e-6}))
+    assert note.startswith("cells are written by pulses and verified")

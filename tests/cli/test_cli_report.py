@@ -116,4 +116,6 @@ def test_plots_draw_into_the_axes_that_are_given():
     assert plot_placement(layout, spec, ax=axes[1]) is axes[1]
     assert plot_device(rows, ax=axes[2]) is axes[2]
     assert f"{layout.n_tiles} tiles of cmo-hfox" in axes[1].get_title()
-    assert axes[2].get_ylabel() == "conductance [uS]"
+    assert axes[2].get_ylabel() == "conductance minus target [uS]"
+    drawn = axes[2].containers[0].lines[0].get_ydata()  # of programming
+    assert drawn == pytest.approx([1e6 * (r.programmed_mean_s - r.target_s) for r in rows[::2]])

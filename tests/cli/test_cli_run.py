@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -76,6 +77,7 @@ def test_ideal_chip_equals_the_float_model_in_every_form(cli, files, tmp_path):
             "ideal",
             "--form",
             form,
+            "--force",
             "--logits",
             "l.npz",
             "--quiet",
@@ -108,6 +110,7 @@ def test_the_foreign_checkpoint_is_met_in_every_form(cli, shared, tmp_path):
             "ideal",
             "--json",
             "-",
+            "--force",
             "--logits",
             "l.npz",
             "--form",
@@ -123,7 +126,8 @@ def test_the_foreign_checkpoint_is_met_in_every_form(cli, shared, tmp_path):
 
 def test_logits_are_given_for_every_time_and_chip_and_only_depend_on_the_seed(cli, files, tmp_path):
     def logits(*arguments):
-        cli("run", files / "tiny.pt", "--data", files / "data.npz", "--logits", "l.npz", *arguments)
+        outputs = ("--logits", "l.npz", "--force")
+        cli("run", files / "tiny.pt", "--data", files / "data.npz", *outputs, *arguments)
         with np.load(tmp_path / "l.npz") as found:
             return found["chip"]
 
@@ -254,6 +258,8 @@ def test_folder_is_complete_and_force_replaces_only_its_files(cli, files, tmp_pa
     assert "as trained" in (tmp_path / "new" / "table.txt").read_text()
     assert "as trained" in result.stdout
     (tmp_path / "new" / "mine.txt").write_text("kept")
+    refused = cli(*arguments, "--force", "--seed", 3, "--json", "new", code=2)
+    assert "that is a folder" in refused.stderr
     cli(*arguments, "--force", "--seed", 3)
     assert json.loads((tmp_path / "new" / "report.json").read_text())["seed"] == 3
     assert {path.name for path in (tmp_path / "new").iterdir()} == names | {"mine.txt"}
@@ -320,6 +326,16 @@ def test_ablation_and_budget_name_what_the_chip_suffers_from(run_json):
     full = record["accuracy"]["chip"][-1]["mean"]
     assert all(row["change"] == pytest.approx(row["mean"] - full) for row in record["ablation"])
     assert record["calibration_reads"] > 0
+    from aimc_sim.cli.outputs import as_text
+    from aimc_sim.report import run_report
+
+    before = record["accuracy"]["chip"][-1]["per_chip"]
+    text = as_text(run_report({**record, "budget": []}))
+    for row in record["ablation"]:  # both runs have the same draws: the spread is of differences
+        first, second = (a - b for a, b in zip(row["per_chip"], before, strict=True))
+        spread = f"{100 * abs(first - second) / 2**0.5:.1f}"
+        (shown,) = re.findall(rf"^{row['off']} .*", text, re.M)
+        assert shown.split("%")[1].split()[1] == spread
     record = run_json("--at", "0s", "--ablate", "--budget", "--chip", "ideal")
     assert record["ablation"] == []
     assert record["budget"] == []
@@ -350,6 +366,12 @@ def test_a_run_says_whom_to_cite(cli, files, run_json):
     assert dois[:2] == ["10.1109/icecs46596.2019.8964852", "10.1038/s41467-020-16108-9"]
     assert "10.48550/arXiv.2206.11893" in dois
     assert [f"to cite: {text}" for text in record["cite"]] == record["notes"][-len(dois) :]
+    from aimc_sim.cli.outputs import as_text
+    from aimc_sim.report import run_report
+
+    shown = as_text(run_report(record))
+    assert "note: to cite: S. R. Nandakumar et al. 2019, doi:10.1109/icecs46596" in shown
+    assert "note: to cite: A. Gu et al. 2022, doi:10.48550/arXiv.2206.11893" in shown
 
 
 def test_a_run_says_how_wide_the_state_registers_are(cli, run_json, files):

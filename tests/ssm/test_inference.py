@@ -304,3 +304,13 @@ def test_a_step_of_another_number_of_streams_is_refused(noisy):
 def test_a_number_of_threads_that_there_is_not_is_refused(n):
     with pytest.raises(UsageError, match=f"Use {n} threads. This process may use 1 to"):
         ssm.set_threads(n)
+
+
+def test_chips_and_runs_show_themselves_on_one_line(noisy):
+    deployment, x = noisy
+    chips = deployment.program(seed=4, chips=2).wait("1d")
+    assert chips.time_s == 86400.0
+    assert repr(chips).endswith("form leapfrog; 2 chips of seed 4, 1 d after programming")
+    assert repr(chips.infer(x[:3])).startswith("run of 2 x 3 x ")
+    for thing in (deployment.model, deployment, chips.infer(x[:1])):
+        assert "array(" not in repr(thing)

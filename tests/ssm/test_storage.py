@@ -199,7 +199,7 @@ def test_other_files_are_refused(tmp_path):
     np.save(tmp_path / "one.npy", np.ones(3))
     with pytest.raises(InputError, match="It holds one array"):
         ssm.load_chip(tmp_path / "one.npy")
-    with pytest.raises(InputError, match="It cannot be read"):
+    with pytest.raises(InputError, match="There is no such file"):
         ssm.load_chip(tmp_path / "absent.npz")
 
 
