@@ -17,6 +17,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from aimc_sim.cards import DeviceSpec
     from aimc_sim.chip import Chip
+    from aimc_sim.citations import cite
     from aimc_sim.errors import AimcError, CapacityError, InputError, UsageError
     from aimc_sim.matrix import AnalogMatrix, MappedMatrix, map_matrix
     from aimc_sim.specs import (
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "aimc_sim.cards": ("DeviceSpec",),
     "aimc_sim.chip": ("Chip",),
+    "aimc_sim.citations": ("cite",),
     "aimc_sim.errors": ("AimcError", "CapacityError", "InputError", "UsageError"),
     "aimc_sim.matrix": ("AnalogMatrix", "MappedMatrix", "map_matrix"),
     "aimc_sim.specs": (
@@ -57,6 +59,7 @@ __all__ = [
     "TileSpec",
     "UsageError",
     "WriteSpec",
+    "cite",
     "load_chip",
     "map_matrix",
     "presets",

@@ -8,8 +8,9 @@ import warnings
 import numpy as np
 
 from aimc_sim.cards import AgingSpec, DeviceSpec, RelaxationSpec
-from aimc_sim.curves import Curve
+from aimc_sim.curves import Curve, flatten
 from aimc_sim.errors import UsageError
+from aimc_sim.kernels.curves import curve_values
 from aimc_sim.units import format_time
 
 BOLTZMANN_EV = 8.617333262e-5  # eV/K, exact in SI since 2019
@@ -29,7 +30,9 @@ def check_time(device: DeviceSpec, seconds: float) -> None:
     found = f"its data cover {format_time(low)} to {format_time(high)}"
     if device.outside_time_range == "refuse":
         raise UsageError(asked, found, "choose a time in that range or another card")
-    warnings.warn(f"{asked}: {found}; the formula is extrapolated", stacklevel=3)
+    ages = device.drift is not None or device.relaxation is not None
+    then = "the formula is extrapolated" if ages else "its cells are taken not to age"
+    warnings.warn(f"{asked}: {found}; {then}", stacklevel=3)
 
 
 def acceleration(device: DeviceSpec, temperature_k: float | None) -> float:
@@ -45,25 +48,27 @@ def acceleration(device: DeviceSpec, temperature_k: float | None) -> float:
 
 
 def relaxation_sigma(device: DeviceSpec, target_s: np.ndarray, seconds: float) -> np.ndarray:
-    """Return the spread [S] that relaxation has reached at a time, float64, shape of target_s."""
+    """Return the spread [S] that relaxation has reached at a time, float32, shape of target_s."""
     relax = device.relaxation
     if relax is None or not _has_begun(relax, seconds):
-        return np.zeros(target_s.shape)
+        return np.zeros(target_s.shape, np.float32)
     if not relax.times_s:
         spread = relax.std_per_ln_t_s * math.log(seconds) + relax.std_offset_s
-        return np.full(target_s.shape, spread)
-    return np.maximum(_interpolate(device, relax, relax.sigma, target_s, seconds), 0.0)
+        return np.full(target_s.shape, spread, np.float32)
+    sigma = _interpolate(device, relax, relax.sigma, target_s, seconds)
+    return np.maximum(sigma, np.float32(0.0))
 
 
 def relaxation_mean(device: DeviceSpec, target_s: np.ndarray, seconds: float) -> np.ndarray:
-    """Return the shift [S] that relaxation has reached at a time, float64, shape of target_s."""
+    """Return the shift [S] that relaxation has reached at a time, float32, shape of target_s."""
     relax = device.relaxation
     if relax is None or not _has_begun(relax, seconds):
-        return np.zeros(target_s.shape)
+        return np.zeros(target_s.shape, np.float32)
     if not relax.times_s:
-        return np.full(target_s.shape, relax.mean_per_ln_t_s * math.log(seconds))
+        shift = relax.mean_per_ln_t_s * math.log(seconds)
+        return np.full(target_s.shape, shift, np.float32)
     if not relax.mean:
-        return np.zeros(target_s.shape)
+        return np.zeros(target_s.shape, np.float32)
     return _interpolate(device, relax, relax.mean, target_s, seconds)
 
 
@@ -83,8 +88,10 @@ def _interpolate(
         times, seconds = np.log(times), math.log(max(seconds, relax.times_s[0]))
     position = float(np.interp(seconds, times, np.arange(len(times))))
     low = min(int(position), len(times) - 1)
-    value = curves[low].evaluate(target_s, device.g_max_s)
+    scale = device.g_max_s / (relax.g_reference_s or device.g_max_s)
+    neighbours = curves[low : low + 2] if position > low else curves[low : low + 1]
+    values = curve_values(flatten(neighbours, device.g_max_s, scale), target_s.ravel())
+    value = values[0]
     if position > low:
-        above = curves[low + 1].evaluate(target_s, device.g_max_s)
-        value = value + (position - low) * (above - value)
-    return value * (device.g_max_s / (relax.g_reference_s or device.g_max_s))
+        value += np.float32(position - low) * (values[1] - value)
+    return value.reshape(target_s.shape)

@@ -7,12 +7,14 @@ its cells. `specs` puts a card on a chip.
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from aimc_sim.curves import Curve, check_curve
+from aimc_sim.errors import UsageError
 from aimc_sim.fields import (
     Kelvin,
     PositiveSeconds,
@@ -25,6 +27,7 @@ from aimc_sim.fields import (
 )
 
 _LARGEST_S = 0.1  # a bare number in microsiemens lies far above
+_ROUNDING = 1e-6  # relative: targets are float32, a card's numbers are not
 
 
 class ProgrammingSpec(Spec):
@@ -180,6 +183,7 @@ class DeviceSpec(Spec):
     outside_g_range: Literal["refuse", "warn"] = "warn"
     caveats: tuple[str, ...] = ()
     not_modelled: tuple[str, ...] = ()
+    provenance: tuple[str, ...] = ()  # of calibrated parts: data, hash, range, date, command
     programming: ProgrammingSpec | None = None
     pulses: PulseSpec | None = None
     drift: DriftSpec | None = None
@@ -263,3 +267,23 @@ def check_temperature(device: DeviceSpec, temperature_k: float) -> None:
             )
     if not parts and temperature_k != AgingSpec().reference_temperature_k:
         raise ValueError(f"'{device.name}' has no data at {temperature_k:g} K")
+
+
+def check_targets(device: DeviceSpec, target_s: np.ndarray) -> None:
+    """Refuse, or warn of, conductances [S] outside those that the card's data cover.
+
+    target_s : any shape. Raises UsageError where the card refuses; nothing happens where it
+    does not say what was measured (g_range_s).
+    """
+    if device.g_range_s is None or not np.size(target_s):
+        return
+    low, high = device.g_range_s
+    least, most = float(np.min(target_s)), float(np.max(target_s))
+    if low * (1 - _ROUNDING) <= least and most <= high * (1 + _ROUNDING):
+        return
+    worst = least if least < low * (1 - _ROUNDING) else most
+    asked = f"program '{device.name}' to {1e6 * worst:.6g} uS"
+    found = f"its data cover {1e6 * low:.6g} to {1e6 * high:.6g} uS"
+    if device.outside_g_range == "refuse":
+        raise UsageError(asked, found, "keep g_min_s and g_max_s in it, or take another card")
+    warnings.warn(f"{asked}: {found}; the formula is extrapolated", stacklevel=3)

@@ -7,12 +7,15 @@ A cell's conductance is a pure function of (seed, replica, cell, time since prog
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
 from aimc_sim.aging import acceleration, check_time, relaxation_mean, relaxation_sigma
-from aimc_sim.cards import check_temperature
+from aimc_sim.cards import check_targets, check_temperature
+from aimc_sim.curves import flatten
 from aimc_sim.errors import UsageError
+from aimc_sim.faults import draw_faults, hold, silence, stick, without_current
 from aimc_sim.kernels.cells import (
     add_slow_noise,
     cell_normals,
@@ -20,11 +23,44 @@ from aimc_sim.kernels.cells import (
     drift_cells,
     relax_cells,
 )
+from aimc_sim.kernels.curves import curve_values
+from aimc_sim.kernels.moving import (
+    NO_TELEGRAPH,
+    WHITE,
+    Source,
+    Telegraph,
+    add_levels,
+    moving_keys,
+)
+from aimc_sim.kernels.noise import expect_reads
 from aimc_sim.mapping import Layout
-from aimc_sim.noise import noise_split
+from aimc_sim.noise import (
+    MOST_BANDS,
+    Jumps,
+    draw_jumps,
+    leaving_pace,
+    noise_split,
+    telegraph_kinds,
+)
 from aimc_sim.randomness import Purpose, clock_word, seed_words
 from aimc_sim.specs import ChipSpec
 from aimc_sim.writing import Written, program
+
+
+@dataclass(frozen=True, eq=False)
+class Reads:
+    """What reads in a run find of the cells of one replica.
+
+    mean_s, variance : (n_cells,) float32 [S], [S^2] of a read. moving : (n_cells,) float32 [S^2]
+    variance of bands of 1/f noise for a factor of 1, (0,) without. telegraph : the cells with
+    telegraph noise; jump_s : (n,) float32 [S] from their lower to their upper level.
+    """
+
+    mean_s: np.ndarray
+    variance: np.ndarray
+    moving: np.ndarray
+    telegraph: Telegraph
+    jump_s: np.ndarray
 
 
 class Chip:
@@ -36,6 +72,8 @@ class Chip:
     target_s : (n_cells,) conductances asked for [S].
     seed : of all draws. n_replicas, first_replica : replicas first .. first + n - 1.
     written : what writing left in the cells, to restore a saved chip; None writes them.
+
+    UsageError for targets outside those that the card's data cover, where it refuses them.
     """
 
     def __init__(
@@ -59,11 +97,16 @@ class Chip:
         self.clock_ns = 0
         self.age_ns = 0  # the clock at the temperature of the card's data
         self.draws = layout.draws
-        self.written = written or program(
-            spec, self.draws, self.target_s, self.seed_words, n_replicas, first_replica
-        )
+        if written is None:
+            check_targets(spec.device, self.target_s)
+            which = (self.seed_words, n_replicas, first_replica)
+            faults = draw_faults(spec, layout, *which)
+            written = program(spec, self.draws, self.target_s, *which)
+            written = stick(written, faults, self.target_s, spec)
+        self.written = written
         self._quality: tuple[np.ndarray, np.ndarray] | None = None
         self._aged: tuple[int, np.ndarray] | None = None
+        self._jumps: dict[int, Jumps] = {}
 
     @property
     def n_cells(self) -> int:
@@ -132,22 +175,23 @@ class Chip:
         """Return the conductances `seconds` after programming: drift or relaxation."""
         device = self.spec.device
         g = self.programmed_s.copy()
-        target = self.target_s.astype(float)
         if device.drift is not None and seconds > 0:
             log_ratio = np.float32(math.log1p(seconds / device.drift.t0_s))
-            nu_mean = device.drift.nu_mean.evaluate(target, device.g_max_s).astype(np.float32)
-            nu_std = device.drift.nu_std.evaluate(target, device.g_max_s).astype(np.float32)
+            curves = (device.drift.nu_mean, device.drift.nu_std)
+            nu_mean, nu_std = curve_values(flatten(curves, device.g_max_s), self.target_s)
+            work = np.empty(256, np.float32)
             for replica in range(self.n_replicas):
                 normals = self.normals(Purpose.DRIFT, replica)
-                drift_cells(normals, self.draws.index, nu_mean, nu_std, log_ratio, g[replica])
+                index = self.draws.index
+                drift_cells(normals, index, nu_mean, nu_std, log_ratio, work, g[replica])
         if device.relaxation is not None:
-            sigma = relaxation_sigma(device, target, seconds).astype(np.float32)
-            shift = relaxation_mean(device, target, seconds).astype(np.float32)
+            sigma = relaxation_sigma(device, self.target_s, seconds)
+            shift = relaxation_mean(device, self.target_s, seconds)
             if sigma.any() or shift.any():
                 for replica in range(self.n_replicas):
                     normals = self.normals(Purpose.RELAX, replica)
                     relax_cells(normals, self.draws.index, shift, sigma, g[replica])
-        return g
+        return hold(g, self.written)
 
     @property
     def limits_s(self) -> tuple[np.float32, np.float32]:
@@ -155,6 +199,19 @@ class Chip:
         device = self.spec.device
         ceiling = np.inf if device.ceiling_s is None else device.ceiling_s
         return np.float32(device.floor_s), np.float32(ceiling)
+
+    def clipped(self, g: np.ndarray, replica: int | None = None) -> np.ndarray:
+        """Return g [S] within the limits of a read, 0 where a cell has no connection.
+
+        g : (n_replicas, n_cells), or (n_cells,) of one replica.
+        """
+        unconnected = self.unconnected if replica is None else self.unconnected[replica]
+        return silence(np.clip(g, *self.limits_s), unconnected)
+
+    @property
+    def unconnected(self) -> np.ndarray:
+        """Which cells carry no current: (n_replicas, n_cells) bool, or (n_replicas, 0): none."""
+        return without_current(self.written)
 
     def noise_s(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the read noise of every cell now, both (n_replicas, n_cells) float32 [S].
@@ -165,36 +222,115 @@ class Chip:
         device = self.spec.device
         noise = device.read_noise
         if self._quality is None:
-            zero = np.zeros(self.programmed_s.shape, np.float32)
-            self._quality = (zero, zero)
-            if noise is not None:
-                g = self.programmed_s.astype(float)
-                sigma = noise.sigma.evaluate(g, device.g_max_s).astype(np.float32)
-                white = zero
-                if noise.white is not None:
-                    white = noise.white.evaluate(g, device.g_max_s).astype(np.float32)
-                self._quality = (sigma, white)
+            g = self.programmed_s
+            if noise is None:
+                sigma = white = np.zeros(g.shape, np.float32)
+            else:
+                table = flatten((noise.sigma, noise.white), device.g_max_s)
+                sigma, white = curve_values(table, g.ravel()).reshape(2, *g.shape)
+            self._quality = (silence(sigma, self.unconnected), silence(white, self.unconnected))
         if noise is None or not noise.relative:
             return self._quality
-        g = np.clip(self.aged(), *self.limits_s)
+        g = self.clipped(self.aged())
         sigma, white = self._quality
         return sigma * g, (white * g if noise.white is not None else white)
 
-    def read(self, replica: int = 0, sequence: int = 0) -> np.ndarray:
-        """Return what one sequence of reads finds, slow noise included: (n_cells,) float32 [S]."""
+    def telegraph(self, replica: int = 0) -> Telegraph:
+        """Return the cells of a replica that have telegraph noise, as they are now."""
+        part, device = self.spec.device.telegraph, self.spec.device
+        if part is None:
+            return NO_TELEGRAPH
+        if replica not in self._jumps:
+            normals = [
+                self.normals(Purpose.TELEGRAPH, replica, k)[self.draws.index] for k in range(4)
+            ]
+            self._jumps[replica] = draw_jumps(part, normals)
+        jumps = self._jumps[replica]
+        written = self.programmed_s[replica, jumps.cell].astype(float)
+        amplitude = part.amplitude.evaluate(written, device.g_max_s) * jumps.amplitude
+        if part.relative:
+            amplitude = amplitude * np.clip(self.aged()[replica, jumps.cell], *self.limits_s)
+        if (unconnected := self.unconnected[replica]).size:
+            amplitude = silence(amplitude, unconnected[jumps.cell])
+        return Telegraph(
+            jumps.cell, amplitude.astype(np.float32), jumps.share.astype(np.float32),
+            telegraph_kinds(self.spec, jumps.correlation_s), leaving_pace(self.spec, jumps),
+        )
+
+    def source(self, replica: int = 0, sequence: int = 0) -> Source:
+        """Return where the noise of a sequence that moves is drawn from."""
+        keys = moving_keys(
+            *self.seed_words, self.first_replica + replica, MOST_BANDS, int(Purpose.BAND),
+            int(Purpose.REFRESH), int(Purpose.SWITCH),
+        )
+        return Source(keys, np.array([sequence, clock_word(self.clock_ns)], np.uint64))
+
+    def _slow(
+        self, replica: int, sequence: int, factor: float, moving_too: bool,
+        purpose: Purpose = Purpose.READ_SLOW,
+    ) -> np.ndarray:
         out = self.aged()[replica].copy()
-        split = noise_split(self.spec, self.time_s)
-        if split.slow > 0.0:
-            normals = self.normals(Purpose.READ_SLOW, replica, sequence, timed=True)
+        if factor > 0.0:
+            normals = self.normals(purpose, replica, sequence, timed=True)
             sigma, _ = self.noise_s()
             add_slow_noise(
-                normals, self.draws.index, sigma[replica], np.float32(split.slow), out, out
+                normals, self.draws.index, sigma[replica], np.float32(factor), out, out
             )
-        clip_cells(*self.limits_s, out)
+        if self.spec.device.telegraph is not None:
+            # reads for another purpose see the levels of a sequence that no run has
+            number = sequence + (0 if purpose == Purpose.READ_SLOW else 1 << 63)
+            add_levels(self.telegraph(replica), self.source(replica, number), moving_too, out)
         return out
 
+    def slow(
+        self, replica: int = 0, sequence: int = 0, purpose: Purpose = Purpose.READ_SLOW
+    ) -> np.ndarray:
+        """Return the conductances during a few reads: (n_cells,) float32 [S].
+
+        With all noise that lasts for these reads, also what moves in the steps of a run; nothing
+        is clipped.
+        """
+        lasting = noise_split(self.spec, self.time_s).lasting
+        return self._slow(replica, sequence, lasting, True, purpose)
+
+    def read(
+        self, replica: int = 0, sequence: int = 0, purpose: Purpose = Purpose.READ_SLOW
+    ) -> np.ndarray:
+        """Return what one sequence of reads finds, slow noise included: (n_cells,) float32 [S]."""
+        out = self.slow(replica, sequence, purpose)
+        clip_cells(*self.limits_s, out)
+        return silence(out, self.unconnected[replica])
+
+    def expected(self, replica: int = 0, sequence: int = 0) -> Reads:
+        """Return mean and variance of a read of every cell in a run.
+
+        Those of `slow` with the white noise of `fast_sigma`, clipped together: near a limit the
+        mean moves away from it and the variance falls. Noise that moves with the steps of the
+        run is not in the mean; `Reads.moving` has its strength.
+        """
+        split, telegraph = noise_split(self.spec, self.time_s), self.telegraph(replica)
+        base = self._slow(replica, sequence, split.slow, False)
+        sigma, white = self.noise_s()
+        mean, variance = np.empty_like(base), np.empty_like(base)
+        moving = np.empty(base.size if split.bands else 0, np.float32)
+        jump = np.zeros(telegraph.cell.size, np.float32)
+        expect_reads(
+            base, sigma[replica], white[replica], np.float32(split.fast),
+            np.float32(split.moving), *self.limits_s, telegraph, mean, variance, moving, jump,
+        )
+        unconnected = self.unconnected[replica]
+        silence(mean, unconnected)
+        silence(variance, unconnected)
+        return Reads(mean, variance, moving, telegraph, jump)
+
     def fast_sigma(self, replica: int = 0) -> np.ndarray:
-        """Return the white noise of one read of every cell: (n_cells,) float32 [S]."""
+        """Return the white noise of one read of every cell, not clipped: (n_cells,) float32 [S]."""
         sigma, white = self.noise_s()
         fast = np.float32(noise_split(self.spec, self.time_s).fast)
-        return np.asarray(np.hypot(sigma[replica] * fast, white[replica]))
+        total = np.asarray(np.hypot(sigma[replica] * fast, white[replica]))
+        telegraph = self.telegraph(replica)
+        new = telegraph.kind == WHITE
+        share, cell = telegraph.share[new], telegraph.cell[new]
+        jumps = telegraph.amplitude_s[new] * np.sqrt(share * (1 - share))
+        total[cell] = np.hypot(total[cell], jumps)
+        return total

@@ -1,29 +1,46 @@
-"""What is done, digitally, about drift: gains of columns from calibration reads."""
+"""What is done, digitally, about drift: gains and offsets of columns from calibration reads."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from aimc_sim.chip import Chip
 from aimc_sim.errors import InputError
+from aimc_sim.kernels import mvm
+from aimc_sim.kernels.threads import one_thread
+from aimc_sim.mapping import pieces_of
+from aimc_sim.randomness import Purpose, clock_word
+from aimc_sim.specs import ChipSpec
+
+GLOBAL_READS = 2  # one right after programming, one now
+
+_CHUNK = 64  # patterns held at once
+_INSIDE = 0.875  # of an ADC's range: what a pattern may ask for, so that no read of it clips
+_SIGNIFICANT_GAIN = 5.0  # standard errors from zero
+_SIGNIFICANT_OFFSET = 3.0
+_CALIBRATION_PLACE = 1 << 63  # above all tiles, whose cells draw from the same purpose
 
 
 def global_gain(chip: Chip, cells: Sequence[np.ndarray]) -> np.ndarray:
     """Return the mean gain of sets of cells since programming, (n_replicas, len(cells)).
 
     The sum of g - g_min over the same sum right after programming, as two calibration reads
-    find it (Joshi et al., doi 10.1038/s41467-020-16108-9), float64. cells : chip-wide indices.
+    find it (Joshi et al., doi 10.1038/s41467-020-16108-9), float64; cells of a sliced weight
+    count by the significance of their digit. cells : chip-wide indices.
 
     Raises InputError where a set has no conductance left.
     """
     g_min = chip.spec.device.g_min_s
-    before, now = (np.clip(g, *chip.limits_s) for g in (chip.aged_at(0.0), chip.aged()))
+    before, now = (chip.clipped(g) for g in (chip.aged_at(0.0), chip.aged()))
+    share = _significance(chip)
     result = np.ones((chip.n_replicas, len(cells)))
     for k, index in enumerate(cells):
-        wanted = (before[:, index].astype(float) - g_min).sum(axis=1)
-        found = (now[:, index].astype(float) - g_min).sum(axis=1)
+        wanted = (before[:, index].astype(float) - g_min) @ share[index]
+        found = (now[:, index].astype(float) - g_min) @ share[index]
         there = wanted > 0
         result[there, k] = found[there] / wanted[there]
     if not np.isfinite(result).all() or (result <= 0).any():
@@ -32,3 +49,164 @@ def global_gain(chip: Chip, cells: Sequence[np.ndarray]) -> np.ndarray:
             "read earlier, or set compensation = 'none'",
         )
     return result
+
+
+def _significance(chip: Chip) -> np.ndarray:
+    """Return the share of its weight that each cell carries, (n_cells,)."""
+    result = np.ones(chip.n_cells)
+    shares = pieces_of(chip.spec).shares
+    for array in chip.layout.arrays:
+        own = result[array.first : array.first + array.n_cells]
+        array.by_piece(own)[...] = shares[:, None, None, None, None]
+    return result
+
+
+def calibration_reads(spec: ChipSpec, n_sets: int, n_parts: int) -> int:
+    """Return how many reads the compensation of one chip at one moment takes.
+
+    n_sets : matrices with a gain of their own, each read twice by "global". n_parts : row parts
+    of products; "column" and "affine" drive each with every pattern (a block list is one part).
+    """
+    each = {"none": 0, "global": GLOBAL_READS * n_sets}
+    return each.get(spec.compensation, spec.compensation_reads * n_parts)
+
+
+@dataclass(frozen=True, eq=False)
+class Wiring:
+    """Which rows and converted outputs (columns) the weights of a chip lie between.
+
+    row, column : (n_weights,) numbers of row and column, -1 for a weight that takes no part.
+    dac_step : (n_rows,) input that one code stands for, or full scale where dac_limit is 0.
+    adc_step : (n_columns,) output that one code stands for. dac_limit, adc_limit : largest codes,
+        0 for an ideal converter. adc_noise : in steps.
+    first : (n_products + 1,) first column of every product.
+    """
+
+    row: np.ndarray
+    column: np.ndarray
+    dac_step: np.ndarray
+    adc_step: np.ndarray
+    dac_limit: np.float32
+    adc_limit: np.float32
+    adc_noise: np.float32
+    first: np.ndarray
+
+    def matrix(self, values: np.ndarray) -> Any:
+        """Return values (n_weights,) as a sparse matrix (n_columns, n_rows)."""
+        from scipy.sparse import csr_matrix
+
+        own = (self.row >= 0) & (self.column >= 0)
+        shape = (self.adc_step.size, self.dac_step.size)
+        return csr_matrix((values[own], (self.column[own], self.row[own])), shape=shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """A linear law found = gain (wanted + offset) of every column, all (n_columns,).
+
+    offset : in units of the corrected output, what is left to subtract after dividing by gain.
+    left_alone : columns with weights whose gain could not be told from zero or from too few
+        reads; they keep gain 1 and offset 0.
+    """
+
+    gain: np.ndarray
+    offset: np.ndarray
+    left_alone: np.ndarray
+
+
+def patterns(wiring: Wiring, begin: int, end: int) -> np.ndarray:
+    """Return calibration inputs begin .. end - 1 of all rows, (end - begin, n_rows) float32.
+
+    Uniform over the range of each row's DAC and on its grid, so that the digital side knows
+    what is driven; the same for every chip of that layout.
+    """
+    n_rows = wiring.dac_step.size
+    x = np.empty((end - begin, n_rows))
+    for k in range(begin, end):
+        words = np.random.Philox(key=[int(Purpose.COMPENSATE), k]).random_raw(n_rows)
+        x[k - begin] = (words >> np.uint64(11)) * 2.0**-52 - 1.0
+    if wiring.dac_limit > 0:
+        x = np.rint(x * float(wiring.dac_limit))
+    return (x * wiring.dac_step).astype(np.float32)
+
+
+def fit_columns(
+    chip: Chip, wiring: Wiring, wanted: np.ndarray, found: np.ndarray, variance: np.ndarray,
+    replica: int,
+) -> Fit:
+    """Return what calibration reads of one chip now say of its columns.
+
+    Least squares of found y on wanted y*, y = a y* + b, over the chip's compensation_reads
+    patterns; b = 0 unless compensation is "affine". y* are products with the exact weights, all
+    that the digital side knows, so that the law holds programming errors along the weights of
+    a column as well as drift (Hu et al., doi 10.1002/adma.201705914). Every read has its own
+    white noise of cells and ADC and is rounded; patterns that ask for more than 7/8 of an ADC's
+    range are left out of its column, chosen by y* so that the choice bends no slope.
+
+    A column whose gain is not 5 standard errors above zero (a dead line, all weights lost) is
+    left as it is: dividing by such a gain would only make its noise large. An offset within 3
+    standard errors of zero is none: what noise feigns, a recurrence would add up at every step.
+
+    wanted, found : (n_weights,) exact weights and those that the cells stand for, slow noise
+    included. variance : (n_weights,) of the white noise of one read.
+    """
+    affine = chip.spec.compensation == "affine"
+    n_reads = chip.spec.compensation_reads
+    exact, now = wiring.matrix(wanted.astype(float)), wiring.matrix(found)
+    white = wiring.matrix(variance)
+    largest_code = float(wiring.adc_limit) or np.inf
+    highest = _INSIDE * largest_code * wiring.adc_step.astype(float)
+    n, u, y, uu, uy, yy = np.zeros((6, wiring.adc_step.size))
+    for begin in range(0, n_reads, _CHUNK):
+        x = patterns(wiring, begin, min(begin + _CHUNK, n_reads))
+        asked = (exact @ x.T.astype(float)).T
+        reads = _convert(chip, wiring, (now @ x.T).T, (white @ (x * x).T).T, begin, replica)
+        inside = np.abs(asked) <= highest
+        asked, reads = np.where(inside, asked, 0.0), np.where(inside, reads, 0.0)
+        n += inside.sum(axis=0)
+        for total, values in (
+            (u, asked), (y, reads), (uu, asked * asked), (uy, asked * reads), (yy, reads * reads)
+        ):
+            total += values.sum(axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        if affine:
+            uu, uy, yy = uu - u * u / n, uy - u * y / n, yy - y * y / n
+        gain = uy / uu
+        freedom = n - (2 if affine else 1)
+        error = np.sqrt(np.maximum(yy - gain * uy, 0.0) / (freedom * uu))
+        good = (freedom > 0) & (uu > 0) & (gain > _SIGNIFICANT_GAIN * error)
+        offset = np.zeros(gain.size)
+        if affine:
+            found_offset = (y - gain * u) / n
+            spread = error * np.sqrt((uu + u * u / n) / n)  # of the intercept
+            there = good & (np.abs(found_offset) > _SIGNIFICANT_OFFSET * spread)
+            offset[there] = found_offset[there] / gain[there]
+    signal = abs(exact).sum(axis=1).A1 > 0
+    return Fit(np.where(good, gain, 1.0), offset, signal & ~good)
+
+
+def _convert(
+    chip: Chip, wiring: Wiring, y: np.ndarray, s: np.ndarray, begin: int, replica: int
+) -> np.ndarray:
+    """Return sums y with variances s, (n, n_columns), after noise and ADC; float64."""
+    out = np.zeros(y.shape, np.float32)
+    sigma = wiring.adc_step * (wiring.adc_noise if wiring.adc_limit > 0 else np.float32(0))
+    inverse = 1 / wiring.adc_step
+    one = np.ones(len(y), np.float32)
+    products = np.arange(wiring.first.size - 1, dtype=np.uint64)
+    places = np.uint64(_CALIBRATION_PLACE) | clock_word(chip.clock_ns) << np.uint64(20) | products
+    keys = mvm.read_streams(
+        *chip.seed_words, int(Purpose.COMPENSATE), chip.first_replica + replica, places
+    )
+    kernels: Any = mvm
+    with one_thread():  # products are small: waking threads for each costs more than they save
+        for product in np.flatnonzero(np.diff(wiring.first)):
+            own = slice(wiring.first[product], wiring.first[product + 1])
+            sums, variances = (np.ascontiguousarray(a[:, own], np.float32) for a in (y, s))
+            part = np.zeros(sums.shape, np.float32)
+            kernels.finish_batch(
+                sums, variances, True, keys[product, 0], keys[product, 1], begin,
+                wiring.adc_step[own], inverse[own], sigma[own], wiring.adc_limit, one, part,
+            )
+            out[:, own] = part
+    return out.astype(float)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -53,6 +54,13 @@ class Curve(Spec):
             return {**own, "pieces": [{k: v for k, v in data.items() if k not in own}]}
         return data
 
+    @field_validator("pieces")
+    @classmethod
+    def _reaches_the_end(cls, pieces: tuple[CurvePiece, ...]) -> tuple[CurvePiece, ...]:
+        if pieces[-1].below is not None:
+            raise ValueError("the last piece holds up to the end: leave its 'below' out")
+        return pieces
+
     def evaluate(self, g_s: np.ndarray, g_max_s: float) -> np.ndarray:
         """Return the curve at conductances g_s [S], in SI (float64, the shape of g_s)."""
         g = np.asarray(g_s, float)
@@ -81,6 +89,38 @@ def _piece(piece: CurvePiece, v: np.ndarray) -> np.ndarray:
     if piece.low is None and piece.high is None:
         return value
     return np.asarray(np.clip(value, piece.low, piece.high))
+
+
+def flatten(curves: Sequence[Curve | None], g_max_s: float, scale: float = 1.0) -> np.ndarray:
+    """Return curves times `scale` as the table of numbers that compiled code evaluates.
+
+    (n_rows, 10 + n_coefficients) float64, n_coefficients >= 2, a row for each piece; None is
+    zero everywhere.
+    Columns: number of the curve, siemens in one unit of v, below, low, high, log_slope, both
+    numbers of power, the size of exponential and its rate -1/b, the polynomial. Values are SI.
+    """
+    zero = Curve(pieces=(CurvePiece(),))
+    present = [zero if curve is None else curve for curve in curves]
+    width = 10 + max(2, *(len(piece.polynomial) for curve in present for piece in curve.pieces))
+    rows = []
+    for number, curve in enumerate(present):
+        unit = curve.unit_s * scale
+        for piece in curve.pieces:
+            row = np.zeros(width)
+            row[:5] = (
+                number,
+                g_max_s if curve.of == "r" else 1e-6,
+                math.inf if piece.below is None else piece.below,
+                -math.inf if piece.low is None else piece.low * unit,
+                math.inf if piece.high is None else piece.high * unit,
+            )
+            row[5:10] = (
+                piece.log_slope * unit, piece.power[0] * unit, piece.power[1],
+                piece.exponential[0] * unit, -1 / piece.exponential[1],
+            )
+            row[10 : 10 + len(piece.polynomial)] = np.asarray(piece.polynomial) * unit
+            rows.append(row)
+    return np.array(rows)
 
 
 def check_curve(

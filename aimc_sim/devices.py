@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from aimc_sim.aging import check_time
+from aimc_sim.aging import check_time, relaxation_mean, relaxation_sigma
 from aimc_sim.cards import DeviceSpec
 from aimc_sim.chip import Chip
+from aimc_sim.curves import Curve
 from aimc_sim.errors import UsageError
 from aimc_sim.mapping import Request, place
 from aimc_sim.specs import ChipSpec
+from aimc_sim.units import format_time
 
 _PARTS = {
     "programming": "cells are programmed exactly",
@@ -21,6 +24,7 @@ _PARTS = {
     "relaxation": "conductances do not relax",
     "read_noise": "reads are free of noise",
 }
+_BEYOND = {"refuse": "others are refused", "warn": "others are extrapolated, with a warning"}
 _MOST_CELLS = 1 << 26  # of all targets: 2 GB while they are drawn
 
 
@@ -60,6 +64,81 @@ def lacking_parts(device: DeviceSpec) -> list[str]:
         f"no {part.replace('_', ' ')} part: {meaning}"
         for part, meaning in parts.items()
         if getattr(device, part) is None
+    ]
+
+
+def measured_ranges(device: DeviceSpec) -> list[str]:
+    """Return which targets and times the card's data cover, and what happens beyond, in words."""
+    lines = []
+    if device.g_range_s is not None:
+        low, high = (f"{1e6 * g:.6g}" for g in device.g_range_s)
+        lines.append(f"targets measured: {low} to {high} uS; {_BEYOND[device.outside_g_range]}")
+    if device.doi or "time_range_s" in device.model_fields_set:
+        low, high = (format_time(t) for t in device.time_range_s)
+        lines.append(f"times measured: {low} to {high}; {_BEYOND[device.outside_time_range]}")
+    return lines
+
+
+def card_curves(
+    device: DeviceSpec, targets_s: Sequence[float], times_s: Sequence[float]
+) -> list[dict[str, Any]]:
+    """Return what the card's formulas say at every target, a record each; None where it is mute.
+
+    No cell is drawn: these are the means and sigmas of the formulas, before conductances are
+    kept within their limits.
+
+    Keys, SI with the unit in the name, `_q` relative to the cell's conductance:
+    target_s; programming_mean_s (shift), programming_sigma_s; nu_mean, nu_std of drift;
+    relaxation, a list of at_s, mean_s (shift), sigma_s for times_s; read_q or read_s, sigma of
+    the white or 1/f noise; white_q or white_s, of further white noise; set_mean_s, set_sigma_s,
+    reset_mean_s, reset_sigma_s of one pulse, starting from the target; telegraph_q or
+    telegraph_s, the typical distance of the two levels.
+
+    Examples
+    --------
+    >>> device = ChipSpec.preset("pcm-nandakumar2019").device
+    >>> round(card_curves(device, [25e-6], [0.0])[0]["programming_sigma_s"] * 1e6, 5)
+    1.05538
+    """
+    g = np.asarray(targets_s, float)
+    columns: dict[str, np.ndarray | None] = {"target_s": g}
+
+    def put(name: str, part: Any, field: str, factor: float = 1.0) -> None:
+        curve: Curve | None = None if part is None else getattr(part, field)
+        columns[name] = None if curve is None else curve.evaluate(g, device.g_max_s) * factor
+
+    def put_noise(name: str, part: Any, field: str) -> None:
+        relative = part is not None and part.relative
+        put(f"{name}_q", part if relative else None, field)
+        put(f"{name}_s", None if relative else part, field)
+
+    written = device.programming
+    reference = None if written is None else written.g_reference_s
+    for name in ("mean", "sigma"):
+        scale = device.g_max_s / (reference or device.g_max_s)
+        put(f"programming_{name}_s", written, name, scale)
+    put("nu_mean", device.drift, "nu_mean")
+    put("nu_std", device.drift, "nu_std")
+    put_noise("read", device.read_noise, "sigma")
+    put_noise("white", device.read_noise, "white")
+    for name in ("set_mean", "set_sigma", "reset_mean", "reset_sigma"):
+        put(f"{name}_s", device.pulses, name)
+    put_noise("telegraph", device.telegraph, "amplitude")
+    moved = [
+        (float(at), relaxation_mean(device, g, at), relaxation_sigma(device, g, at))
+        for at in times_s
+        if device.relaxation is not None
+    ]
+    return [
+        {
+            **{name: None if v is None else float(v[k]) for name, v in columns.items()},
+            "relaxation": [
+                {"at_s": at, "mean_s": float(mean[k]), "sigma_s": float(sigma[k])}
+                for at, mean, sigma in moved
+            ]
+            or None,
+        }
+        for k in range(len(g))
     ]
 
 

@@ -2,6 +2,7 @@
 
 y = x @ w with w (n_in, n_out). A signed weight is a pair of cells on neighbouring bit lines,
 w = scale (g+ - g-); a weight that is never negative may be a single cell, w = scale (g - g_min).
+Several such pieces, on further bit lines beside, may share a weight (`Pieces`).
 """
 
 from __future__ import annotations
@@ -19,10 +20,62 @@ from aimc_sim.specs import ChipSpec, TileSpec
 
 
 @dataclass(frozen=True)
+class Pieces:
+    """How a weight divides into pieces, each a pair or a single cell: slices x cells of them.
+
+    levels : evenly spaced conductances that a cell can be given, None: any. cells : in
+    parallel, all with the same target. slices : digits in base `levels`, most significant
+    first. Piece s * cells + k is the k-th cell of digit s.
+    """
+
+    levels: int | None = None
+    cells: int = 1
+    slices: int = 1
+
+    @property
+    def count(self) -> int:
+        """Number of pieces."""
+        return self.cells * self.slices
+
+    @property
+    def shares(self) -> np.ndarray:
+        """Share of the weight's range that each piece stands for: (count,), their sum is 1.
+
+        (L - 1) L^(S - 1 - s) / (L^S - 1) for digit s of S in base L, over the parallel cells.
+        """
+        if self.levels is None:
+            digits = [1.0]
+        else:
+            base, n = self.levels, self.slices
+            digits = [(base - 1) * base ** (n - 1 - s) / (base**n - 1) for s in range(n)]
+        return np.repeat(digits, self.cells) / self.cells
+
+    def values(self, part: np.ndarray) -> np.ndarray:
+        """Return what each piece holds, (count, *part.shape), of parts of the range in [0, 1].
+
+        The digits of round(part (L^S - 1)), each over L - 1; `part` itself without levels.
+        """
+        if self.levels is None:
+            return np.repeat(part[None], self.cells, axis=0)
+        base, n = self.levels, self.slices
+        whole = np.rint(np.minimum(part, 1.0) * (base**n - 1)).astype(np.int64)
+        digits = np.stack([whole // base ** (n - 1 - s) % base for s in range(n)])
+        return np.repeat(digits / (base - 1), self.cells, axis=0)
+
+
+_WHOLE = Pieces()
+
+
+def pieces_of(spec: ChipSpec) -> Pieces:
+    """Return how the weights of a chip divide into pieces."""
+    return Pieces(spec.levels, spec.cells_per_weight, spec.slices)
+
+
+@dataclass(frozen=True)
 class Request:
     """An array that wants cells: n_blocks independent blocks of n_in x n_out weights.
 
-    kind : "tile" or "short_tile". pair : two cells a weight. may_split : rows may go to several
+    kind : "tile" or "short_tile". pair : two cells a piece. may_split : rows may go to several
     tiles (partial sums are added after their ADCs) and columns too.
     """
 
@@ -33,6 +86,11 @@ class Request:
     pair: bool = True
     kind: str = "tile"
     may_split: bool = True
+
+    @property
+    def cells_per_piece(self) -> int:
+        """Cells of one piece of a weight: two of a pair, else one."""
+        return 2 if self.pair else 1
 
 
 @dataclass(frozen=True)
@@ -55,8 +113,9 @@ class CellArray:
 
     group : blocks driven together, block-diagonal in one rectangle, idle cells between them;
         1 where blocks are driven one at a time.
-    tile, element : (1 or 2, n_groups, group * n_in, group * n_out), int32 and int64: the plus
-        and the minus cell of every weight; element = row * cols + col on its tile.
+    tile, element : (n_planes, n_groups, group * n_in, group * n_out), int32 and int64: the cells
+        of every weight, piece by piece, of a pair the plus and then the minus cell;
+        element = row * cols + col on its tile.
     part_rows : rows of a block that share a tile; a taller block is summed in parts.
     first : index of the array's first cell on the chip; cells lie in the order of `tile`.
     """
@@ -81,6 +140,24 @@ class CellArray:
     def cell_index(self) -> np.ndarray:
         """Return the chip-wide index of every cell, the shape of `tile`."""
         return self.first + np.arange(self.n_cells, dtype=np.int64).reshape(self.tile.shape)
+
+    def by_piece(self, cells: np.ndarray) -> np.ndarray:
+        """Return values of the array's cells, of the shape of `tile` or flat, piece by piece.
+
+        (n_pieces, 1 or 2, n_groups, group * n_in, group * n_out).
+        """
+        return cells.reshape(-1, self.request.cells_per_piece, *self.tile.shape[1:])
+
+    def carries_weight(self) -> np.ndarray:
+        """Return which cells carry a weight, the shape of `tile`; the others lie idle between."""
+        request, n_groups = self.request, self.tile.shape[1]
+        carries = np.zeros(self.tile.shape[1:], bool)
+        for j in range(self.group):
+            rows = slice(j * request.n_in, (j + 1) * request.n_in)
+            cols = slice(j * request.n_out, (j + 1) * request.n_out)
+            there = np.arange(n_groups) * self.group + j < request.n_blocks
+            carries[:, rows, cols] = there[:, None, None]
+        return np.broadcast_to(carries, self.tile.shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,13 +185,25 @@ class Layout:
                 return array
         raise KeyError(name)
 
+    @property
+    def addresses(self) -> tuple[np.ndarray, np.ndarray]:
+        """Tile and element of every cell, (n_cells,) int32 and int64."""
+        tiles = [array.tile.ravel() for array in self.arrays]
+        elements = [array.element.ravel() for array in self.arrays]
+        return (
+            np.concatenate([np.zeros(0, np.int32), *tiles]),
+            np.concatenate([np.zeros(0, np.int64), *elements]),
+        )
+
+    def carries_weight(self) -> np.ndarray:
+        """Return which cells carry a weight, (n_cells,) bool."""
+        carries = [array.carries_weight().ravel() for array in self.arrays]
+        return np.concatenate([np.zeros(0, bool), *carries])
+
     @cached_property
     def draws(self) -> Draws:
         """The random blocks of all cells; chips of one layout share them."""
-        return cell_draws(
-            np.concatenate([array.tile.ravel() for array in self.arrays]),
-            np.concatenate([array.element.ravel() for array in self.arrays]),
-        )
+        return cell_draws(*self.addresses)
 
     def n_used(self) -> int:
         """Return the number of cells that carry a weight."""
@@ -161,7 +250,7 @@ class _Shelves:
         return number, 0, 0
 
 
-def group_size(request: Request, tile: TileSpec) -> int:
+def group_size(request: Request, tile: TileSpec, n_pieces: int = 1) -> int:
     """Return how many blocks of a list are driven together, idle cells between them.
 
     Idle cells that carry no current (absent, off) change nothing, so only "g_min" on a tile
@@ -169,23 +258,25 @@ def group_size(request: Request, tile: TileSpec) -> int:
     """
     if request.n_blocks == 1 or tile.drive == "serial" or tile.idle != "g_min":
         return 1
-    width = request.n_out * (2 if request.pair else 1)
+    width = request.n_out * request.cells_per_piece * n_pieces
     return max(1, min(tile.rows // request.n_in, tile.cols // width, request.n_blocks))
 
 
 def place(requests: Sequence[Request], spec: ChipSpec) -> Layout:
     """Return the layout of all requests on the tiles of `spec`, in the order given.
 
-    Raises CapacityError where a block that must not be split is larger than its tile, or where
-    more than `spec.max_tiles` tiles are needed; InputError for an empty array.
+    Raises CapacityError where a block that must not be split is larger than its tile, where the
+    pieces of a weight need more columns than a tile has, or where more than `spec.max_tiles`
+    tiles are needed; InputError for an empty array.
     """
+    n_pieces = pieces_of(spec).count
     tile_kinds: list[str] = []
     shelves = {kind: _Shelves(tile_of(spec, kind), kind, tile_kinds) for kind in KINDS}
     arrays: list[CellArray] = []
     rectangles: list[Rectangle] = []
     first = 0
     for request in requests:
-        array = _place_array(request, shelves[request.kind], first, rectangles)
+        array = _place_array(request, shelves[request.kind], n_pieces, first, rectangles)
         arrays.append(array)
         first += array.n_cells
     if spec.max_tiles is not None and len(tile_kinds) > spec.max_tiles:
@@ -198,20 +289,28 @@ def place(requests: Sequence[Request], spec: ChipSpec) -> Layout:
 
 
 def _place_array(
-    request: Request, shelves: _Shelves, first: int, rectangles: list[Rectangle]
+    request: Request, shelves: _Shelves, n_pieces: int, first: int, rectangles: list[Rectangle]
 ) -> CellArray:
     tile = shelves.tile
-    n_planes = 2 if request.pair else 1
+    n_planes = request.cells_per_piece * n_pieces
     if min(request.n_blocks, request.n_in, request.n_out) < 1:
         raise InputError(
             f"map '{request.name}'", f"it is empty ({request.n_in} x {request.n_out})",
             "give a matrix with at least one row and one column",
         )
-    group = group_size(request, tile)
+    if tile.cols < n_planes:
+        raise CapacityError(
+            f"map '{request.name}'",
+            f"a weight takes {n_planes} neighbouring cells, a tile of kind '{request.kind}' "
+            f"holds {tile.rows} x {tile.cols}",
+            f"choose a chip whose {request.kind} has at least {n_planes} columns, or fewer "
+            "cells_per_weight or slices",
+        )
+    group = group_size(request, tile, n_pieces)
     n_groups = -(-request.n_blocks // group)
     n_in, n_out = group * request.n_in, group * request.n_out
     fits = n_in <= tile.rows and n_out * n_planes <= tile.cols
-    if tile.cols < n_planes or (not fits and not request.may_split):
+    if not fits and not request.may_split:
         raise CapacityError(
             f"map '{request.name}'",
             f"a block of {n_in} x {n_out * n_planes} cells must stay whole, a tile of kind "
@@ -254,11 +353,15 @@ def weight_scale(w: np.ndarray, device: DeviceSpec, per: str) -> np.ndarray:
 
 
 def target_conductances(
-    w: np.ndarray, scale: np.ndarray, device: DeviceSpec, *, pair: bool
+    w: np.ndarray, scale: np.ndarray, device: DeviceSpec, *, pair: bool, pieces: Pieces = _WHOLE
 ) -> np.ndarray:
-    """Return the conductances [S] (1 or 2, *w.shape) that stand for weights w at `scale`.
+    """Return the conductances [S] (n_planes, *w.shape) that stand for weights w at `scale`.
 
-    Pair: w = scale (g+ - g-), the idle half at g_min. Single: w = scale (g - g_min) >= 0.
+    Pair: w = scale sum over pieces of share (g+ - g-), the idle half at g_min. Single:
+    w = scale sum of share (g - g_min) >= 0. With levels the sum is rounded to the nearest step,
+    which is scale (g_max - g_min)/(levels^slices - 1). Planes are in the order of
+    `CellArray.tile`.
+
     Raises InputError where a single cell would have to be negative, or a weight leaves
     [g_min, g_max].
     """
@@ -269,10 +372,15 @@ def target_conductances(
             "turn weights into conductances", "a weight lies outside the range of its scale",
             "give finite weights and a scale that covers the largest",
         )
-    if not pair:
-        if (excess < 0).any():
-            raise InputError(
-                "put weights on single cells", "one of them is negative", "use pairs for them"
-            )
-        return device.g_min_s + excess[None]
-    return device.g_min_s + np.stack([np.maximum(excess, 0.0), np.maximum(-excess, 0.0)])
+    if not pair and (excess < 0).any():
+        raise InputError(
+            "put weights on single cells", "one of them is negative", "use pairs for them"
+        )
+    halves = excess[None]
+    if pair:
+        halves = np.stack([np.maximum(excess, 0.0), np.maximum(-excess, 0.0)])
+    if pieces.levels is not None:
+        held = pieces.values(halves / span) * span
+    else:  # no detour over shares of the range, which would round
+        held = pieces.values(halves)
+    return device.g_min_s + held.reshape(-1, *w.shape)

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aimc_sim.chip import Chip
-from aimc_sim.compensation import global_gain
+from aimc_sim.chip import Chip, Reads
+from aimc_sim.compensation import Wiring, calibration_reads, fit_columns, global_gain
 from aimc_sim.errors import InputError
 from aimc_sim.kernels import mvm
-from aimc_sim.mapping import CellArray, Layout, Request, place, target_conductances, weight_scale
+from aimc_sim.kernels.moving import MOVING, Moving, Telegraph, start_moving
+from aimc_sim.mapping import (
+    CellArray,
+    Layout,
+    Request,
+    pieces_of,
+    place,
+    target_conductances,
+    weight_scale,
+)
+from aimc_sim.noise import noise_split, refresh_pace
 from aimc_sim.randomness import Purpose, clock_word
 from aimc_sim.specs import ChipSpec
 
@@ -46,11 +58,17 @@ class MappedMatrix:
             f"{self.layout.n_used()} cells, {100 * self.layout.utilisation(self.spec):.1f} % used"
         )
 
+    @cached_property
+    def target_s(self) -> np.ndarray:
+        """Conductances asked for, (n_cells,) float32 [S]."""
+        target = target_conductances(
+            self.real[None], self.scale, self.spec.device, pair=True, pieces=pieces_of(self.spec)
+        )
+        return target.ravel().astype(np.float32)
+
     def program(self, seed: int = 0, replica: int = 0) -> AnalogMatrix:
         """Return the matrix programmed on one sampled chip."""
-        device = self.spec.device
-        target = target_conductances(self.real[None], self.scale, device, pair=True)
-        chip = Chip(self.spec, self.layout, target.ravel(), seed, first_replica=replica)
+        chip = Chip(self.spec, self.layout, self.target_s, seed, first_replica=replica)
         return AnalogMatrix(self, chip)
 
 
@@ -138,7 +156,9 @@ class AnalogMatrix:
     """A programmed matrix: `a.mvm(x)`, `x @ a`, `a.wait(seconds)`.
 
     Read noise: white noise is new for every vector, addressed by the running read index
-    `reads`; slow noise stays as it is until `wait` moves the clock.
+    `reads`; slow noise stays as it is until `wait` moves the clock. With noise_in_time
+    "spectrum" successive vectors are steps of step_period_s and noise moves between them; the
+    read index is the step, and a gap in it costs as much as the steps left out.
     """
 
     __array_ufunc__ = None  # numpy leaves x @ a to us
@@ -154,7 +174,9 @@ class AnalogMatrix:
         noise = spec.adc.noise_lsb if self._adc_limit else 0.0
         self._adc_sigma = self._adc_step * np.float32(noise)
         self._adc_inverse = 1 / self._adc_step
-        self._plan: tuple[int, Any, Any] | None = None
+        self._plan: tuple[int, Any, Any, Any] | None = None
+        self._moving: Moving | None = None  # changes with the reads, one thread at a time
+        self._next_step, self._moves = 1, RLock()
         self._n_in, self._complex = mapped.real.shape[0], bool(np.iscomplexobj(mapped.w))
 
     @property
@@ -173,17 +195,92 @@ class AnalogMatrix:
         _, w, v, _, noisy, _ = self._current_plan()[0]
         return w, v, noisy
 
-    def _read_weights(self) -> tuple[np.ndarray, np.ndarray, bool]:
-        shape = self.array.tile.shape
+    @property
+    def calibration_reads(self) -> int:
+        """Reads that the compensation takes at every moment at which the matrix is used."""
+        return calibration_reads(self.mapped.spec, 1, self.array.n_parts)
+
+    def _read_weights(self) -> tuple[np.ndarray, np.ndarray, bool, np.ndarray | None]:
+        """Return corrected weights, their variances, whether there is noise, and the offset.
+
+        Sets `_moving` where noise moves with the reads.
+        """
+        gain, offset = self._correction()
+        reads = self.chip.expected()
+        w, v = self._as_weights(reads.mean_s, reads.variance)
+        w = np.ascontiguousarray(w / gain, np.float32)
+        v = np.ascontiguousarray(v / gain**2, np.float32)
+        self._moving = self._start_moving(reads, self.mapped.scale[0] / gain, w)
+        self._next_step = 1
+        return w, v, bool(v.any() or self._adc_sigma.any()), offset
+
+    def _as_weights(self, g_s: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the weights that conductances g_s and their variances stand for, (n_in, n_out).
+
+        g_s, variance : (n_cells,) [S], [S^2].
+        """
         scale = self.mapped.scale[0]
-        if self.mapped.spec.compensation == "global":
-            index = self.array.cell_index().ravel()
-            scale = scale / global_gain(self.chip, [index])[0, 0]
-        g = self.chip.read().reshape(shape).astype(float)
-        variance = self.chip.fast_sigma().reshape(shape).astype(float) ** 2
-        w = np.ascontiguousarray((g[0, 0] - g[1, 0]) * scale, np.float32)
-        v = np.ascontiguousarray((variance[0, 0] + variance[1, 0]) * scale**2, np.float32)
-        return w, v, bool(v.any() or self._adc_sigma.any())
+        shares = pieces_of(self.mapped.spec).shares[:, None, None]
+        g, s = (self.array.by_piece(a)[:, :, 0].astype(float) for a in (g_s, variance))
+        w = (shares * (g[:, 0] - g[:, 1])).sum(axis=0) * scale
+        return w, (shares**2 * s.sum(axis=1)).sum(axis=0) * scale**2
+
+    def _correction(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return the gains of weights now, (1, 1) or (n_in, n_out), and the offset of outputs,
+        (n_out,) with full-scale inputs being 1, None where there is none."""
+        n_in, n_out = self.mapped.real.shape
+        spec = self.mapped.spec
+        if spec.compensation == "none":
+            return np.ones((1, 1)), None
+        if spec.compensation == "global":
+            return global_gain(self.chip, [self.array.cell_index().ravel()]), None
+        parts = np.arange(n_in) // self.array.part_rows
+        n_parts = len(self._adc_step)
+        dac_step = np.full(n_in, 1 / (self._dac_limit or np.float32(1)), np.float32)
+        wiring = Wiring(
+            row=np.repeat(np.arange(n_in), n_out),
+            column=(parts[:, None] * n_out + np.arange(n_out)).ravel(),
+            dac_step=dac_step,
+            adc_step=self._adc_step.ravel(),
+            dac_limit=self._dac_limit,
+            adc_limit=self._adc_limit,
+            adc_noise=np.float32(spec.adc.noise_lsb),
+            first=np.array([0, n_parts * n_out]),
+        )
+        found = self.chip.read(purpose=Purpose.COMPENSATE)
+        w, v = self._as_weights(found, self.chip.fast_sigma() ** 2)
+        fit = fit_columns(self.chip, wiring, self.mapped.real.ravel(), w.ravel(), v.ravel(), 0)
+        gain = fit.gain.reshape(n_parts, n_out)[parts]
+        if spec.compensation == "column":
+            return gain, None
+        return gain, fit.offset.reshape(n_parts, n_out).sum(axis=0).astype(np.float32)
+
+    def _start_moving(self, reads: Reads, scale: np.ndarray, w: np.ndarray) -> Moving | None:
+        """Return the noise that moves with the reads, w changed to its first step; None: none."""
+        telegraph, spec = reads.telegraph, self.mapped.spec
+        if not reads.moving.size and not (telegraph.kind == MOVING).any():
+            return None
+        shares = pieces_of(spec).shares
+        pieces = self.array.by_piece(np.arange(self.chip.n_cells))[:, :, 0]  # (n, 2, rows, cols)
+        owner, turn = np.full(self.chip.n_cells, -1), np.zeros(self.chip.n_cells, np.float32)
+        strength = np.zeros(w.shape if reads.moving.size else 0)
+        for share, halves in zip(shares, pieces, strict=True):
+            for cells, sign in zip(halves, (1, -1), strict=True):
+                owner[cells] = np.arange(w.size).reshape(w.shape)
+                turn[cells] = sign * np.broadcast_to(share * scale, w.shape)
+                if reads.moving.size:
+                    strength += reads.moving[cells].astype(float) * (share * scale) ** 2
+        strength = np.sqrt(strength).ravel()
+        order = np.argsort(owner[telegraph.cell], kind="stable")
+        order = order[(owner[telegraph.cell] < 0).sum() :]
+        cell = telegraph.cell[order]
+        bands = noise_split(spec, self.chip.time_s).bands
+        moving: Moving = start_moving(
+            True, refresh_pace(spec), np.array(bands, np.float32), strength.astype(np.float32),
+            Telegraph(*(values[order] for values in telegraph)), reads.jump_s[order] * turn[cell],
+            owner[cell], self.chip.source(), w.reshape(-1),
+        )
+        return moving
 
     def mvm(self, x: ArrayLike, first_read: int | None = None) -> np.ndarray:
         """Return x @ w as the chip computes it, (batch, n_out) float32 (complex64 if w is).
@@ -202,6 +299,10 @@ class AnalogMatrix:
             first_read = self.reads
             self.reads += len(rows)
         out = self._multiply(rows, first_read)
+        offset = self._current_plan()[2]
+        if offset is not None:
+            scale = np.float32(self.mapped.full_scale or 0.0) or np.abs(rows).max(axis=1)
+            out -= np.where(scale > 0, scale, np.float32(1))[..., None] * offset
         if not self._complex:
             return out
         half = out.shape[1] // 2
@@ -211,15 +312,19 @@ class AnalogMatrix:
         return self.mvm(x)
 
     def _multiply(self, x: np.ndarray, first_read: int) -> np.ndarray:
-        before, after = self._current_plan()
+        before, after, _ = self._current_plan()
         n_parts, n_out = self._adc_step.shape
         kernels: Any = mvm  # numba's, whose signatures star-arguments hide from a type checker
-        if len(x) < _BLAS_FROM:
+        if len(x) < _BLAS_FROM or self._moving is not None:
             out = np.empty((len(x), n_out), np.float32)
             # fresh buffers: threads may share a matrix, and the kernel lets other threads run
             widths = (self._n_in, n_out, n_out, n_out + 64)
             buffers = [np.empty(width, np.float32) for width in widths]
-            if not kernels.mvm_vectors(x, *before, first_read, *after, *buffers, out):
+            if self._moving is not None:
+                finite = self._multiply_steps(x, first_read, *buffers, out)
+            else:
+                finite = kernels.mvm_vectors(x, *before, first_read, *after, *buffers, out)
+            if not finite:
                 raise _not_finite("multiply")
             return out
         full_scale, w, v, part_rows, noisy, keys = before
@@ -240,15 +345,41 @@ class AnalogMatrix:
             )
         return out
 
-    def _current_plan(self) -> tuple[Any, Any]:
-        """Return the kernel's arguments that hold until time passes, around the read index.
+    def _multiply_steps(self, x: np.ndarray, first_read: int, *buffers: np.ndarray) -> bool:
+        """Multiply with noise that moves: reads are its steps, those before the first are made up.
+
+        A read before the last one starts again at step 0, with the same numbers.
+        """
+        kernels: Any = mvm
+        with self._moves:
+            before, after, _ = self._current_plan()
+            if first_read < self._next_step - 1:
+                self._plan = None
+                before, after, _ = self._current_plan()
+            finite = kernels.mvm_steps(
+                x, *before, first_read, *after, *buffers, self._moving, self._next_step,
+                before[1].reshape(-1),
+            )
+            self._next_step = max(self._next_step, first_read + len(x))
+        return bool(finite)
+
+    def _current_plan(self) -> tuple[Any, Any, Any]:
+        """Return what holds until time passes: the kernel's arguments before and after the read
+        index, and the offset of the outputs.
 
         Made once per moment: assembling them costs as much as a product of 256 x 256.
         """
+        clock_ns, plan = self.chip.clock_ns, self._plan
+        if plan is None or plan[0] != clock_ns:
+            with self._moves:  # a second thread may be here: the noise must not start twice
+                plan = self._plan
+                if plan is None or plan[0] != clock_ns:
+                    plan = self._plan = (clock_ns, *self._make_plan())
+        return plan[1:]
+
+    def _make_plan(self) -> tuple[Any, Any, Any]:
         chip = self.chip
-        if self._plan is not None and self._plan[0] == chip.clock_ns:
-            return self._plan[1:]
-        w, v, noisy = self._read_weights()
+        w, v, noisy, offset = self._read_weights()
         places = (int(clock_word(chip.clock_ns)) << 20) + np.arange(len(self._adc_step))
         keys = mvm.read_streams(
             *chip.seed_words, int(Purpose.READ), chip.first_replica, places
@@ -260,8 +391,7 @@ class AnalogMatrix:
             self._dac_limit, self._adc_step, self._adc_inverse, self._adc_sigma,
             self._adc_limit,
         )
-        self._plan = (chip.clock_ns, before, after)
-        return before, after
+        return before, after, offset
 
 
 def converter_limit(bits: int | str) -> np.float32:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from matplotlib.collections import PatchCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
+from aimc_sim.devices import card_curves
 from aimc_sim.mapping import Layout, tile_of
 from aimc_sim.specs import ChipSpec, TileSpec
 from aimc_sim.units import format_time
@@ -17,11 +19,15 @@ from aimc_sim.units import format_time
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from aimc_sim.cards import DeviceSpec
     from aimc_sim.devices import Prediction
 
 # Okabe & Ito's palette, told apart by colour-blind readers: https://jfly.uni-koeln.de/color/
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
+_MARKERS = "os^Dv<>P"  # a second sign beside the colour
+_TARGET = "target conductance [uS]"
 _MOST_TILES = 64  # drawn; more would be too small to see
+_CURVE_POINTS = 201
 _FLATTEST = 24  # a tile is drawn at least 1/24 as tall as the tallest kind
 
 
@@ -53,6 +59,15 @@ def plot_accuracy_over_time(record: Mapping[str, Any], *, ax: Axes | None = None
         ("quantised", scores["quantized"], (0, (4, 4)), COLOURS[7]),
     ):
         ax.axhline(100 * share, color=colour, linestyle=style, label=name)
+    _time_axis(ax, times)
+    ax.set_ylabel("accuracy [%]")
+    ax.set_title(f"{record['model']}, form {record['form']}")
+    ax.legend()
+    return ax
+
+
+def _time_axis(ax: Axes, times: Sequence[float]) -> None:
+    """Make x the time since programming: linear up to the first time after zero, then in logs."""
     later = [moment for moment in times if moment > 0]
     if later:
         ax.set_xscale("symlog", linthresh=min(later))
@@ -60,10 +75,6 @@ def plot_accuracy_over_time(record: Mapping[str, Any], *, ax: Axes | None = None
     ax.set_xticks(times, [format_time(moment) for moment in times], minor=False)
     ax.minorticks_off()
     ax.set_xlabel("time since programming")
-    ax.set_ylabel("accuracy [%]")
-    ax.set_title(f"{record['model']}, form {record['form']}")
-    ax.legend()
-    return ax
 
 
 def plot_placement(layout: Layout, spec: ChipSpec, *, ax: Axes | None = None) -> Axes:
@@ -161,8 +172,151 @@ def plot_device(rows: Sequence[Prediction], *, ax: Axes | None = None) -> Axes:
             label=name,
             color=COLOURS[number % len(COLOURS)],
         )
-    ax.set_xlabel("target conductance [uS]")
+    ax.set_xlabel(_TARGET)
     ax.set_ylabel("conductance [uS]")
     ax.set_title("mean and standard deviation of cells")
     ax.legend()
     return ax
+
+
+def plot_device_over_time(rows: Sequence[Prediction], *, ax: Axes | None = None) -> Axes:
+    """Return axes with mean and standard deviation of reads [uS] over time, a line a target.
+
+    Time runs linearly up to the first time after zero and logarithmically from there.
+    """
+    ax = _axes(ax)
+    for number, target in enumerate(dict.fromkeys(row.target_s for row in rows)):
+        own = sorted((r for r in rows if r.target_s == target), key=lambda row: row.at_s)
+        times = [row.at_s for row in own]
+        mean, std = 1e6 * np.array([(row.read_mean_s, row.read_std_s) for row in own]).T
+        ax.errorbar(
+            times, mean, std, fmt=f"{_MARKERS[number % len(_MARKERS)]}-", markersize=4, capsize=3,
+            color=COLOURS[number % len(COLOURS)], label=f"{1e6 * target:.4g} uS",
+        )
+    _time_axis(ax, sorted({row.at_s for row in rows}))
+    ax.set_ylabel("conductance read [uS]")
+    ax.set_title("reads over time, mean and standard deviation")
+    ax.legend(title="target", fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return ax
+
+
+def plot_spread(
+    curves: Sequence[Mapping[str, Any]], *, shift: bool = False, ax: Axes | None = None
+) -> Axes:
+    """Return axes with the card's sigma of writing and of relaxation [uS] over the target.
+
+    curves : of `devices.card_curves`. shift : draw the means instead of the sigmas.
+    """
+    ax = _axes(ax)
+    what = "mean" if shift else "sigma"
+    series = {"writing": [row[f"programming_{what}_s"] for row in curves]}
+    for k, moment in enumerate(curves[0]["relaxation"] or ()):
+        name = f"relaxation, {format_time(moment['at_s'])}"
+        series[name] = [row["relaxation"][k][f"{what}_s"] for row in curves]
+    _plot_curves(ax, curves, series, 1e6)
+    ax.set_ylabel(f"{'mean shift' if shift else 'standard deviation'} [uS]")
+    ax.set_title("shift of cells, formulas" if shift else "spread of cells, formulas")
+    return ax
+
+
+def plot_drift_exponent(curves: Sequence[Mapping[str, Any]], *, ax: Axes | None = None) -> Axes:
+    """Return axes with the mean of the drift exponent and a band of one standard deviation."""
+    ax = _axes(ax)
+    g, mean, std = (
+        np.array([row[name] for row in curves]) for name in ("target_s", "nu_mean", "nu_std")
+    )
+    ax.fill_between(1e6 * g, mean - std, mean + std, color=COLOURS[0], alpha=0.2, label="+- std")
+    ax.plot(1e6 * g, mean, color=COLOURS[0], label="mean")
+    ax.set_xlabel(_TARGET)
+    ax.set_ylabel("drift exponent nu")
+    ax.set_title("drift, formulas")
+    ax.legend(fontsize="small")
+    return ax
+
+
+def plot_read_noise(curves: Sequence[Mapping[str, Any]], *, ax: Axes | None = None) -> Axes:
+    """Return axes with the card's read noise and telegraph amplitude, in % of the conductance."""
+    ax = _axes(ax)
+    names = {"read": "read noise", "white": "further white noise", "telegraph": "telegraph levels"}
+    series = {}
+    for name, title in names.items():
+        for row_key, of_g in ((f"{name}_q", False), (f"{name}_s", True)):
+            if curves[0][row_key] is not None:
+                series[title] = [_share(row[row_key], row["target_s"], of_g) for row in curves]
+    _plot_curves(ax, curves, series, 100.0)
+    ax.set_ylim(bottom=0.0)
+    ax.set_ylabel("sigma (1/f: Q) over conductance [%]")
+    ax.set_title("noise of reads, formulas")
+    return ax
+
+
+def _share(value: float, target_s: float, of_g: bool) -> float:
+    if not of_g:
+        return value
+    return value / target_s if target_s > 0 else np.nan
+
+
+def plot_pulses(curves: Sequence[Mapping[str, Any]], *, ax: Axes | None = None) -> Axes:
+    """Return axes with the change by one SET and one RESET pulse [uS], mean and spread."""
+    ax = _axes(ax)
+    g = 1e6 * np.array([row["target_s"] for row in curves])
+    for number, name in enumerate(("set", "reset")):
+        mean = 1e6 * np.array([row[f"{name}_mean_s"] for row in curves])
+        std = 1e6 * np.array([row[f"{name}_sigma_s"] for row in curves])
+        ax.fill_between(g, mean - std, mean + std, color=COLOURS[number], alpha=0.2)
+        ax.plot(g, mean, "-" if name == "set" else "--", color=COLOURS[number], label=name.upper())
+    ax.axhline(0.0, color="0.5", linewidth=0.8)
+    ax.set_xlabel("conductance before the pulse [uS]")
+    ax.set_ylabel("change [uS]")
+    ax.set_title("one pulse, formulas")
+    ax.legend(fontsize="small")
+    return ax
+
+
+def _plot_curves(
+    ax: Axes, curves: Sequence[Mapping[str, Any]], series: Mapping[str, list[Any]], scale: float
+) -> None:
+    styles = ("-", "--", "-.", ":")
+    g = 1e6 * np.array([row["target_s"] for row in curves])
+    for number, (name, values) in enumerate(series.items()):
+        if values[0] is not None:
+            ax.plot(
+                g, scale * np.array(values, float), styles[number % len(styles)],
+                color=COLOURS[number % len(COLOURS)], label=name,
+            )
+    ax.set_xlabel(_TARGET)
+    ax.legend(fontsize="small")
+
+
+def draw_card(device: DeviceSpec, rows: Sequence[Prediction]) -> Figure:
+    """Return a figure of a card: what its cells do, then a panel for each part that it has."""
+    times = list(dict.fromkeys(row.at_s for row in rows))
+    grid = np.linspace(device.g_min_s, device.g_max_s, _CURVE_POINTS)
+    curves = card_curves(device, grid.tolist(), times)
+    first = curves[-1]
+    panels: list[Any] = [partial(plot_device, rows)]
+    if len(times) > 1:
+        panels.append(partial(plot_device_over_time, rows))
+    if first["programming_sigma_s"] is not None or first["relaxation"]:
+        panels.append(partial(plot_spread, curves))
+    relaxes = first["relaxation"] and any(
+        part["mean_s"] for row in curves for part in row["relaxation"]
+    )
+    if first["programming_mean_s"] is not None or relaxes:
+        panels.append(partial(plot_spread, curves, shift=True))
+    if first["nu_mean"] is not None:
+        panels.append(partial(plot_drift_exponent, curves))
+    if any(first[f"{name}_{of}"] is not None for name in ("read", "telegraph") for of in "qs"):
+        panels.append(partial(plot_read_noise, curves))
+    if first["set_mean_s"] is not None:
+        panels.append(partial(plot_pulses, curves))
+    across = min(2 if len(panels) < 5 else 3, len(panels))
+    down = -(-len(panels) // across)
+    figure = Figure(figsize=(5.6 * across, 3.9 * down), layout="constrained")
+    axes = figure.subplots(down, across, squeeze=False).ravel()
+    for ax, panel in zip(axes, panels, strict=False):
+        panel(ax=ax)
+    for ax in axes[len(panels) :]:
+        ax.remove()
+    figure.suptitle(f"{device.name}: {device.description}")
+    return figure

@@ -47,8 +47,11 @@ def run_report(record: Record, *, notes: bool = True) -> Group:
         _title(f"{record['model']} on {record['chip']}", _run_settings(record)),
         _accuracy_table(record),
     ]
-    parts += [_ablation_table(record)] if record.get("ablation") else []
-    parts += [_budget_table(record)] if record.get("budget") else []
+    for name, key, title in (
+        ("ablation", "off", "switched off alone"), ("budget", "on", "switched on alone")
+    ):
+        if record.get(name):
+            parts.append(_variation_table(record, name, key, title))
     parts.append(_run_facts(record))
     return Group(*parts, *_lines(record["notes"] if notes else ()))
 
@@ -61,7 +64,7 @@ def map_report(record: Record, *, notes: bool = True) -> Group:
             row["name"],
             str(row["blocks"]),
             f"{row['n_in']} x {row['n_out']}",
-            "pairs" if row["pair"] else "single cells",
+            _weights_on(row),
             str(row["cells"]),
             row["tiles"],
         )
@@ -76,6 +79,13 @@ def map_report(record: Record, *, notes: bool = True) -> Group:
     )
     title = _title(f"{record['model']} on {record['chip']}", f"form {_form(record)}")
     return Group(title, table, Text(facts), *_lines(record["notes"] if notes else ()))
+
+
+def _weights_on(row: Record) -> str:
+    n = row.get("pieces", 1)
+    if n == 1:
+        return "pairs" if row["pair"] else "single cells"
+    return f"{n} pairs" if row["pair"] else f"{n} cells"
 
 
 def presets_report(record: Record) -> Group:
@@ -110,7 +120,48 @@ def device_report(record: Record, *, notes: bool = True) -> Group:
             _spread(first["programmed_mean_s"], first["programmed_std_s"]),
             *(_spread(rows[at]["read_mean_s"], rows[at]["read_std_s"]) for at in times),
         )
-    return Group(title, table, *_lines(record["notes"] if notes else ()))
+    curves = _curves_table(record["curves"])
+    return Group(title, table, *curves, *_lines(record["notes"] if notes else ()))
+
+
+def _curves_table(curves: Sequence[Record]) -> list[Table]:
+    """Return a table of what the card's formulas say, one column for each part that it has."""
+    shown: list[tuple[str, list[str]]] = []
+
+    def put(title: str, name: str, scale: float = 1.0, digits: str = ".4f") -> None:
+        if curves[0][name] is not None:
+            shown.append((title, [format(scale * row[name], digits) for row in curves]))
+
+    def put_pair(title: str, mean: str, sigma: str, scale: float, digits: str) -> None:
+        if curves[0][sigma] is not None:
+            rows = [(scale * row[mean], scale * row[sigma]) for row in curves]
+            shown.append((title, [f"{m:{digits}} +- {s:{digits}}" for m, s in rows]))
+
+    put("write shift, uS", "programming_mean_s", 1e6, "+.3f")
+    put("write sigma, uS", "programming_sigma_s", 1e6)
+    put_pair("drift nu", "nu_mean", "nu_std", 1.0, ".4f")
+    for k, moment in enumerate(curves[0]["relaxation"] or ()):
+        rows = [row["relaxation"][k] for row in curves]
+        moves = any(row["mean_s"] for row in rows)
+        shifts = [f"{1e6 * row['mean_s']:+.3f} +- " if moves else "" for row in rows]
+        texts = [f"{s}{1e6 * row['sigma_s']:.3f}" for s, row in zip(shifts, rows, strict=True)]
+        if any(row["mean_s"] or row["sigma_s"] for row in rows):
+            shown.append((f"relaxation {format_time(moment['at_s'])}, uS", texts))
+    for name, title in (("read", "read noise"), ("white", "white noise")):
+        put(f"{title}, share", f"{name}_q")
+        put(f"{title}, uS", f"{name}_s", 1e6)
+    put_pair("SET pulse, uS", "set_mean_s", "set_sigma_s", 1e6, ".3f")
+    put_pair("RESET pulse, uS", "reset_mean_s", "reset_sigma_s", 1e6, ".3f")
+    put("telegraph, share", "telegraph_q")
+    put("telegraph, uS", "telegraph_s", 1e6)
+    if not shown:
+        return []
+    table = _table("\nformulas", ())
+    for title, texts in shown:
+        table.add_column(f"\n{title}", justify="right", min_width=max(map(len, texts)))
+    for k, row in enumerate(curves):
+        table.add_row(f"{1e6 * row['target_s']:.4g}", *(texts[k] for _, texts in shown))
+    return [table]
 
 
 def _spread(mean_s: float, std_s: float) -> str:
@@ -195,6 +246,7 @@ def _error(relative: float | None) -> str:
 
 def _run_facts(record: Record) -> Text:
     unstable = max(row["max"] for row in record["unstable_modes"])
+    reads = record["calibration_reads"]
     lines = [
         f"\ntiles {record['tiles']}; {_cells(record)}",
         (
@@ -202,9 +254,11 @@ def _run_facts(record: Record) -> Text:
             if record["state_bits"] != "ideal"
             else "state registers in float32"
         )
-        + f"; drift compensation {record['compensation']}",
+        + f"; drift compensation {record['compensation']}"
+        + (f", {reads} calibration reads" if reads else ""),
         f"modes outside the unit circle: {unstable} of {record['n_modes']}"
         + (" (most, over chips and times)" if unstable else " on every chip at every time"),
+        *_made(record),
         f"took {record['wall_s']:.1f} s",
     ]
     if record["form"] == "digital":
@@ -212,27 +266,42 @@ def _run_facts(record: Record) -> Text:
     return Text("\n".join(lines))
 
 
+def _made(record: Record) -> list[str]:
+    """Return lines of what writing and faults left in the cells, where there was any of it."""
+    lines = []
+    if (faults := record.get("faults")) is not None:
+        lines.append(
+            "faulty cells a chip: "
+            + ", ".join(
+                f"{faults[kind]:.4g} {kind.replace('_', ' ')}"
+                for kind in ("stuck_low", "stuck_high", "unconnected")
+            )
+            + f" of {faults['cells']}"
+        )
+    if (writing := record.get("writing")) is not None:
+        energy_j = writing["energy_j"]
+        known = energy_j is not None and math.isfinite(energy_j)
+        lines.append(
+            f"written in {writing['pulses_mean']:.1f} pulses a cell (95 %: at most "
+            f"{writing['pulses_95']}); failed cells a chip {writing['failed']:.4g}; write energy "
+            + (f"{1e9 * energy_j:.4g} nJ a chip" if known else "unknown: the card has no voltages")
+        )
+    return lines
+
+
 def _cells(record: Record) -> str:
     return f"cells in use {record['devices']}; utilisation {100 * record['utilisation']:.1f} %"
 
 
-def _ablation_table(record: Record) -> Table:
-    rows = record["ablation"]
-    at = format_time(rows[0]["at_s"])
-    table = _table(f"\nswitched off alone, {at}", ("accuracy", "points won", "logit error"))
-    before = record["accuracy"]["chip"][-1]["mean"]
+def _variation_table(record: Record, name: str, key: str, title: str) -> Table:
+    """Return the table of non-idealities switched off ("ablation") or on ("budget") alone."""
+    rows = record[name]
+    labelled = record["accuracy"]["float"] is not None
+    columns = ["accuracy", "points"] if labelled else []
+    table = _table(f"\n{title}, {format_time(rows[0]['at_s'])}", [*columns, "logit error"])
     for row in rows:
-        mean = row["mean"]
-        won = _NOTHING if mean is None else f"{100 * (mean - before):+.1f}"
-        table.add_row(row["off"], _score(mean, None, None)[0], won, _error(row["relative_rms"]))
-    return table
-
-
-def _budget_table(record: Record) -> Table:
-    rows = record["budget"]
-    table = _table(f"\nswitched on alone, {format_time(rows[0]['at_s'])}", ("logit error",))
-    for row in rows:
-        table.add_row(row["on"], _error(row["relative_rms"]))
+        score = (f"{100 * row['mean']:.1f} %", f"{100 * row['change']:+.1f}") if labelled else ()
+        table.add_row(row[key], *score, _error(row["relative_rms"]))
     return table
 
 

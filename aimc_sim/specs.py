@@ -17,6 +17,8 @@ from aimc_sim.cards import DeviceSpec, check_temperature
 from aimc_sim.errors import InputError, UsageError, nearest
 from aimc_sim.fields import Bits, Kelvin, PositiveSiemens, Seconds, Share, Spec, validated
 
+_MOST_STEPS = 2**48  # of a weight; whole numbers up to 2^53 are exact in float64
+
 CHIP_SCHEMA: Literal["aimc-sim.chip/1"] = "aimc-sim.chip/1"
 
 
@@ -40,7 +42,7 @@ class AdcSpec(Spec):
 
     bits: Bits = 8
     headroom: float = Field(default=1.0, gt=0, le=64)
-    noise_lsb: float = Field(default=0.0, ge=0, le=64)
+    noise_lsb: float = Field(default=0.0, ge=0, le=1 << 21)  # 64 steps of 1 bit in those of 16
 
 
 class TileSpec(Spec):
@@ -148,6 +150,8 @@ class ChipSpec(Spec):
     def _slices_have_digits(self) -> Self:
         if self.slices > 1 and self.levels is None:
             raise ValueError("slices are digits of a weight: say how many levels a cell has")
+        if self.levels is not None and self.levels**self.slices > _MOST_STEPS:
+            raise ValueError("levels to the power of slices: at most 2^48 steps of a weight")
         return self
 
     @model_validator(mode="after")
@@ -156,6 +160,12 @@ class ChipSpec(Spec):
             raise ValueError(
                 f"write-verify needs the pulse response of '{self.device.name}' "
                 "([device.pulses]); leave [write] out for one-shot programming"
+            )
+        relaxation = self.device.relaxation
+        if self.write is not None and relaxation is not None and relaxation.kind == "total":
+            raise ValueError(
+                f"relaxation of '{self.device.name}' is of kind 'total' and holds the error of "
+                "its own writing: with [write] it would count twice"
             )
         return self
 

@@ -23,6 +23,7 @@ BATCH, BATCH_ROUNDS = 64, 3
 SEED = 7
 WAIT_S = 3600.0
 GOAL_S = 20e-6
+GOAL_MOVING_S = 30e-6
 # end of the name, preset, form, decay, what it does
 _CASES = (
     ("pcm-four", "pcm-nandakumar2019", "leapfrog", "tile", "four products a mode"),
@@ -33,7 +34,7 @@ _CASES = (
 )
 
 
-def _program(preset: str, form: str, decay: str) -> ProgrammedModel:
+def _program(preset: str, form: str, decay: str, noise_in_time: str = "split") -> ProgrammedModel:
     import aimc_sim as aimc
     import ssm
 
@@ -42,7 +43,8 @@ def _program(preset: str, form: str, decay: str) -> ProgrammedModel:
         # a mode near its noise limit is a finding about the device, not about the speed
         warnings.simplefilter("ignore", UserWarning)
         deployment = ssm.deploy(
-            random_model(N_HEADS, N_STATES), aimc.ChipSpec.preset(preset), form, decay=decay,
+            random_model(N_HEADS, N_STATES),
+            aimc.ChipSpec.preset(preset).replace(noise_in_time=noise_in_time), form, decay=decay,
             calibrate=calibrate,
         )
     return deployment.program(SEED).wait(WAIT_S)
@@ -102,6 +104,22 @@ def _measure_step(
     )
 
 
+def _measure_moving(benchmark: Benchmark, timing: Timing) -> Row:
+    """Time one step of noise with a spectrum; its limit is a step of white noise."""
+    moving, white = (
+        _program("pcm-nandakumar2019", "leapfrog", "tile", kind) for kind in ("spectrum", "split")
+    )
+    x = _signal(1, timing)
+    seconds = timing.alternate(lambda: moving.infer(x), lambda: white.infer(x)) / x.shape[1]
+    return Row(
+        benchmark.name, benchmark.what, "step", 1,
+        ours=seconds[0],
+        limit=seconds[1],
+        limit_of="a step whose new noise is white",
+        goal_s=GOAL_MOVING_S,
+    )
+
+
 def _measure_batch(benchmark: Benchmark, timing: Timing) -> Row:
     if available_threads() < 2:
         return Row(
@@ -135,6 +153,10 @@ def _benchmark(name: str, preset: str, form: str, decay: str, what: str) -> Benc
 
 BENCHMARKS = (
     *(_benchmark(*case) for case in _CASES),
+    Benchmark(
+        "layer-pcm-spectrum", "S4D H = N = 64, batch 1, 1/f noise as a process in time",
+        _measure_moving,
+    ),
     Benchmark(
         "layer-batch-64-two-threads", "S4D H = N = 64, batch 64 on two threads, a sequence's step",
         _measure_batch,

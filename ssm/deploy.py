@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from aimc_sim.errors import InputError, UsageError, nearest
-from aimc_sim.mapping import Layout, Request, place, target_conductances
+from aimc_sim.mapping import Layout, Request, pieces_of, place, target_conductances
 from aimc_sim.noise import noise_split
 from aimc_sim.specs import ChipSpec
 from ssm import ranges
@@ -267,7 +267,7 @@ def _map_weights(
     parts: list[Part], layout: Layout, spec: ChipSpec
 ) -> tuple[np.ndarray, WeightMap]:
     """Return targets (n_cells,) [S] and how the kernel's weights are read back from cells."""
-    device = spec.device
+    pieces = pieces_of(spec)
     targets = np.empty(layout.n_cells)
     chunks: list[tuple[int, list[np.ndarray]]] = []
     arrays = iter(layout.arrays)
@@ -276,27 +276,36 @@ def _map_weights(
         w = group_blocks(part.weights, group)
         if not part.analog:
             for product, exact in zip(part.products, part.in_kernel_order(w), strict=True):
-                none = np.full(exact.size, -1)
-                chunks.append((product, [none, none, np.zeros(exact.size), exact]))
+                none = np.full((pieces.count, exact.size), -1)
+                chunks.append((product, [none, none, np.zeros(none.shape), exact]))
             continue
         array = next(arrays)
         scale = scales_of(part, group, spec)
-        target = target_conductances(w, scale, device, pair=part.pair)
+        target = target_conductances(w, scale, spec.device, pair=part.pair, pieces=pieces)
         targets[array.first : array.first + array.n_cells] = target.ravel()
-        index = array.cell_index()
-        partner = index[1] if part.pair else np.full(index[0].shape, -1)
-        planes = [part.in_kernel_order(a) for a in (index[0], partner, scale, w)]
+        index = array.by_piece(array.cell_index())
+        plus, minus = index[:, 0], index[:, 1] if part.pair else np.full(index[:, 0].shape, -1)
+        shared = pieces.shares[:, None, None, None] * scale
+        planes = [_pieces_in_kernel_order(part, each) for each in (plus, minus, shared)]
+        planes.append(part.in_kernel_order(w))
         for product, values in zip(part.products, zip(*planes, strict=True), strict=True):
             chunks.append((product, list(values)))
     chunks.sort(key=lambda item: item[0])
-    columns = [np.concatenate([values[k] for _, values in chunks]) for k in range(4)]
-    numbers = np.concatenate([np.full(values[0].size, number) for number, values in chunks])
+    columns = [np.concatenate([values[k] for _, values in chunks], axis=-1) for k in range(4)]
+    numbers = np.concatenate([np.full(values[3].size, number) for number, values in chunks])
     weights = WeightMap(
-        columns[0].astype(np.int64)[None], columns[1].astype(np.int64)[None],
-        columns[2].astype(np.float32)[None], columns[3].astype(np.float32),
-        numbers.astype(np.int64),
+        columns[0].astype(np.int64), columns[1].astype(np.int64),
+        columns[2].astype(np.float32), columns[3].astype(np.float32), numbers.astype(np.int64),
     )
     return targets, weights
+
+
+def _pieces_in_kernel_order(part: Part, stack: np.ndarray) -> list[np.ndarray]:
+    """Return arrays of a weight's pieces (n_pieces, ...) as flat products, (n_pieces, n) each."""
+    return [
+        np.stack(pieces)
+        for pieces in zip(*(part.in_kernel_order(each) for each in stack), strict=True)
+    ]
 
 
 def _compensated(
@@ -307,7 +316,7 @@ def _compensated(
     for part, array in zip([p for p in parts if p.analog], layout.arrays, strict=True):
         index = array.cell_index()
         if part.planes and form == "leapfrog":
-            planes = part.in_kernel_order(index[0])
+            planes = [plane.ravel() for plane in _pieces_in_kernel_order(part, index)]
             for k in range(0, len(planes), 2):
                 cells = np.concatenate(planes[k : k + 2])
                 result.append((cells, tuple(part.products[k : k + 2])))
@@ -329,18 +338,20 @@ def _warn_of_white_noise(
         return
     factor = noise_split(spec, 3600.0).fast  # what is new at a step hardly depends on the time
     arrays = [a for a in layout.arrays if a.request.kind == "short_tile"]
+    shares = pieces_of(spec).shares[:, None]
     n_loud, n_modes = 0, 0
     for form, array in zip(forms, arrays, strict=True):
-        cells = target_s[array.first : array.first + array.n_cells].reshape(array.tile.shape)[0]
+        cells = array.by_piece(target_s[array.first : array.first + array.n_cells])[:, 0]
         n = form.decay.size
         own = np.arange(n)
         place_in_group = own % array.group
         row, col = array.request.n_in * place_in_group, array.request.n_out * place_in_group
-        g = cells[own // array.group, row, col]  # the cell of e
+        g = cells[:, own // array.group, row, col]  # the cells of e
         sigma = device.read_noise.sigma.evaluate(g, device.g_max_s) * factor
         # relative to the weight, which is g - g_min
         sigma = sigma * (g if device.read_noise.relative else 1.0)
-        sigma = sigma / np.maximum(g - device.g_min_s, 1e-30)
+        sigma = np.sqrt(((shares * sigma) ** 2).sum(axis=0))
+        sigma = sigma / np.maximum((shares * (g - device.g_min_s)).sum(axis=0), 1e-30)
         half = 0.5 * np.arctan2(np.abs(form.pole[1]), np.abs(form.pole[0]))
         n_loud += int((sigma * np.tan(half) > np.sqrt(form.decay / 2)).sum())
         n_modes += n

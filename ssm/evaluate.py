@@ -18,6 +18,9 @@ import numpy as np
 from aimc_sim.aging import check_time
 from aimc_sim.errors import CapacityError, InputError, UsageError
 from aimc_sim.specs import ChipSpec
+from aimc_sim.tally import Tally, add_up, tally
+from ssm.ablation import error_free, is_timeless, non_idealities, without
+from ssm.correction import reads_of_correction
 from ssm.deploy import Deployment, deploy
 from ssm.inference import ProgrammedModel
 from ssm.model import Model
@@ -43,6 +46,7 @@ class Evaluation:
     quantized_logits : (n, n_classes) float32, error-free cells behind the chip's converters.
     chip_logits : (times, chips, n, n_classes) float32.
     unstable_modes : (times, chips), modes outside the unit circle before read noise.
+    cells : what writing and faults left in the chips.
     wall_s : duration.
     """
 
@@ -53,7 +57,13 @@ class Evaluation:
     quantized_logits: NDArray[np.float32]
     chip_logits: NDArray[np.float32]
     unstable_modes: NDArray[np.int64]
+    cells: Tally
     wall_s: float
+
+    @property
+    def calibration_reads(self) -> int:
+        """Reads that the compensation took of one chip at one time."""
+        return reads_of_correction(self.deployment)
 
     @property
     def diverged(self) -> NDArray[np.int64]:
@@ -195,17 +205,19 @@ def evaluate(
     n_runs = 1 + len(moments) * chips + int(exact != spec)
     count = _Counter(on_progress, len(x) * n_runs)
     reference = _reference(model, x, count)
-    logits, unstable = _run_chips(deployment, x, chips, seed, moments, count)
+    logits, unstable, cells = _run_chips(deployment, x, chips, seed, moments, count)
     quantized = logits
     if exact != spec:
         silent = deployment.converters._replace(adc_noise=np.float32(0))
         clean = dataclasses.replace(deployment, spec=exact, converters=silent)
-        quantized, _ = _run_chips(clean, x, 1, seed, (0.0,), count)
+        quantized, _, _ = _run_chips(clean, x, 1, seed, (0.0,), count)
     if len(moments) < len(times):
         order = [0 if len(moments) == 1 else moments.index(moment) for moment in times]
         logits, unstable = logits[order], unstable[order]
     wall_s = time.perf_counter() - begun
-    return Evaluation(deployment, times, y, reference, quantized[0, 0], logits, unstable, wall_s)
+    return Evaluation(
+        deployment, times, y, reference, quantized[0, 0], logits, unstable, cells, wall_s
+    )
 
 
 class _Counter:
@@ -236,8 +248,8 @@ def _run_chips(
     seed: int,
     moments: Sequence[float],
     count: _Counter,
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Return logits (times, chips, n, classes) and unstable modes (times, chips)."""
+) -> tuple[NDArray[np.float32], NDArray[np.int64], Tally]:
+    """Return logits (times, chips, n, classes), unstable modes (times, chips) and cell counts."""
     logits = np.empty((len(moments), chips, len(x), deployment.model.n_classes), np.float32)
     unstable = np.zeros((len(moments), chips), np.int64)
     steps = x.shape[1] * deployment.network.sign.size
@@ -245,10 +257,12 @@ def _run_chips(
     together = min(_CELLS // max(deployment.layout.n_cells, 1), _MODE_STEPS // (steps * least))
     together = min(max(1, together), chips)
     samples = max(least, _MODE_STEPS // (steps * together))
+    tallies = []
     for start in range(0, chips, together):
         own = slice(start, min(start + together, chips))
         n_own = own.stop - own.start
         fresh = ProgrammedModel(deployment, seed, n_own, start)
+        tallies.append(tally(fresh.chip))
         for k, moment in enumerate(moments):
             # one wait from programming, to the nanosecond, whatever the other times are
             programmed = ProgrammedModel(
@@ -260,50 +274,7 @@ def _run_chips(
                 run = programmed.infer(x[part], first_sample=first)
                 logits[k, own, part] = run.logits
                 count.add(n_own * len(x[part]))
-    return logits, unstable
-
-
-def error_free(spec: ChipSpec) -> ChipSpec:
-    """Return the chip with exact cells behind its own converters, without their noise."""
-    device = spec.device.replace(programming=None, drift=None, relaxation=None, read_noise=None)
-    return spec.replace(device=device, compensation="none", **{"adc.noise_lsb": 0.0})
-
-
-def is_timeless(spec: ChipSpec) -> bool:
-    """Return whether nothing about the chip changes with time or from read to read."""
-    device = spec.device
-    parts = (device.drift, device.relaxation, device.read_noise)
-    return all(part is None for part in parts) and spec.adc.noise_lsb == 0.0
-
-
-_ZERO_CURVE = {"of": "r", "unit_s": 1.0, "pieces": [{"polynomial": [0.0]}]}
-
-
-def non_idealities(spec: ChipSpec) -> dict[str, dict[str, Any]]:
-    """Return what the chip suffers from: name -> the changes of the spec that switch it off.
-
-    Examples
-    --------
-    >>> list(non_idealities(ChipSpec.preset("reram-wan2022")))
-    ['relaxation', 'read noise', 'DAC', 'ADC']
-    """
-    device = spec.device
-    switches: dict[str, tuple[bool, dict[str, Any]]] = {
-        "programming": (device.programming is not None, {"device.programming": None}),
-        # drift with exponents of zero: its t0 is the time origin of 1/f noise as well
-        "drift": (
-            device.drift is not None,
-            {"device.drift.nu_mean": _ZERO_CURVE, "device.drift.nu_std": _ZERO_CURVE},
-        ),
-        "relaxation": (device.relaxation is not None, {"device.relaxation": None}),
-        "read noise": (device.read_noise is not None, {"device.read_noise": None}),
-        "DAC": (spec.dac.bits != "ideal", {"dac.bits": "ideal"}),
-        "ADC": (
-            spec.adc.bits != "ideal" or spec.adc.noise_lsb > 0,
-            {"adc.bits": "ideal", "adc.noise_lsb": 0.0},
-        ),
-    }
-    return {name: changes for name, (present, changes) in switches.items() if present}
+    return logits, unstable, add_up(tallies)
 
 
 def vary(
@@ -316,7 +287,8 @@ def vary(
 ) -> dict[str, NDArray[np.float32]]:
     """Return the chips' logits at the last time with one non-ideality changed at a time.
 
-    Same seed, so the draws that remain are the same.
+    Same seed, so the draws that remain are the same. Compensation stays on: "column" and
+    "affine" also mend part of the programming error, so what it costs is what they leave.
 
     Parameters
     ----------
@@ -332,18 +304,21 @@ def vary(
     count = _Counter(on_progress, len(found) * chips * n)
     result = {}
     for name in found:
-        off = [key for key in found if (key != name if alone else key == name)]
-        changes = {field: value for key in off for field, value in found[key].items()}
-        spec = before.spec.replace(**changes)
-        if (spec.dac, spec.adc) == (before.spec.dac, before.spec.adc):
-            deployment = dataclasses.replace(before, spec=spec)
-        else:
-            deployment = deploy(
-                before.model, spec, before.form, decay=before.decay, calibrate=before.signal
-            )
-        logits, _ = _run_chips(deployment, x[:n], chips, seed, evaluation.times_s[-1:], count)
+        spec = without(before.spec, [key for key in found if (key != name) == alone])
+        deployment = _redeploy(before, spec)
+        logits, _, _ = _run_chips(deployment, x[:n], chips, seed, evaluation.times_s[-1:], count)
         result[name] = logits[0]
     return result
+
+
+def _redeploy(before: Deployment, spec: ChipSpec) -> Deployment:
+    """Return the deployment on a chip that differs in its non-idealities alone."""
+    if (spec.dac, spec.adc, spec.levels) == (before.spec.dac, before.spec.adc, before.spec.levels):
+        return dataclasses.replace(before, spec=spec)
+    return deploy(
+        before.model, spec, before.form, decay=before.decay, calibrate=before.signal,
+        digital=before.digital, calibration=before.calibration,
+    )
 
 
 def _check_request(

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from aimc_sim.chip import Chip
-from aimc_sim.compensation import global_gain
 from aimc_sim.errors import CapacityError, InputError, UsageError
 from aimc_sim.kernels import threads
-from aimc_sim.noise import noise_split
+from aimc_sim.kernels.moving import Telegraph, copy_moving
+from aimc_sim.noise import noise_split, refresh_pace
 from aimc_sim.randomness import Purpose, clock_word
+from ssm.correction import Corrections, correct, reads_of_correction
 from ssm.deploy import LARGEST
 from ssm.forms import leapfrog_group_matrix
 from ssm.kernels import sequence
@@ -34,14 +35,17 @@ class Run:
 
     logits : (n, n_classes) for one chip, (chips, n, n_classes) for several, float32.
     states : (chips, n, time, 2, K) where asked for, else None: both real states of every mode.
-    counts : events of the whole run: steps, conversions, products of A.
+    counts : events of the whole run: steps, conversions, products of A; the calibration reads
+        that the compensation took at this moment and the columns that it had to leave alone.
     wall_s : duration of the simulation.
+    deployment : what ran.
     """
 
     logits: NDArray[np.float32]
     states: NDArray[np.float32] | None
     counts: dict[str, int]
     wall_s: float
+    deployment: Deployment | None = None
 
     @property
     def diverged(self) -> int:
@@ -88,6 +92,7 @@ class ProgrammedModel:
             deployment.spec, deployment.layout, deployment.target_s, seed, chips, first_chip,
             written,
         )
+        self._corrected: tuple[int, Corrections] | None = None
 
     @property
     def chips(self) -> int:
@@ -130,14 +135,15 @@ class ProgrammedModel:
         logits = np.zeros((self.chips, len(x), d.model.n_classes), np.float32)
         traces = np.zeros((self.chips, len(x), length, 2, n_states), np.float32)
         sequence.run_batch(
-            x, first_sample, self.chip.draws, self._cells(), self.chip.aged(), self._corrections(),
-            d.network, d.converters, empty_record(d.network, False), self._source(),
-            *buffer_sizes(d.network), logits, traces,
+            x, first_sample, self.chip.draws, self._cells(), self._telegraphs(),
+            self.chip.aged(), self._corrections(), d.network, d.converters,
+            empty_record(d.network, False), self._source(), *buffer_sizes(d.network), logits,
+            traces,
         )
         wall_s = time.perf_counter() - started
         logits = logits[0] if self.chips == 1 else logits
         counts = self._counts(len(x), x.shape[1])
-        return Run(logits, traces if return_states else None, counts, wall_s)
+        return Run(logits, traces if return_states else None, counts, wall_s, d)
 
     def step(
         self, u: NDArray[np.floating], state: StreamState | None = None, *, first_sample: int = 0
@@ -163,14 +169,18 @@ class ProgrammedModel:
                 f"step {len(u)} streams", f"the state is of {len(state.states)} streams",
                 "pass as many inputs as there are streams",
             )
-        new = StreamState(state.states.copy(), state.pooled.copy(), state.step + 1, state.weights)
+        weights = [
+            w._replace(w=w.w.copy(), moving=copy_moving(w.moving)) if w.moving.on else w
+            for w in state.weights
+        ]
+        new = StreamState(state.states.copy(), state.pooled.copy(), state.step + 1, weights)
         y = np.zeros((len(u), d.model.n_classes), np.float32)
         silent = empty_record(d.network, False)
         work = sequence.make_work(d.network, d.model.n_classes, *buffer_sizes(d.network))
         for i in range(len(u)):
             sequence.step_one(
                 u[i], state.step, first_sample + i, clock_word(self.chip.clock_ns), d.network,
-                state.weights[i], d.converters, silent, new.states[i].reshape(-1), new.pooled[i],
+                weights[i], d.converters, silent, new.states[i].reshape(-1), new.pooled[i],
                 y[i], work,
             )
         return y, new
@@ -200,11 +210,11 @@ class ProgrammedModel:
     def _start(self, n: int, first_sample: int) -> StreamState:
         d = self.deployment
         cells, source, g = self._cells(), self._source(), self.chip.aged()
-        correction = self._corrections()[0]
+        correction, telegraph = self._corrections()[0], self._telegraphs()[0]
         weights = [
             sequence.sequence_weights(
-                0, first_sample + i, self.chip.draws, cells, g[0], correction, d.network,
-                d.converters, source,
+                0, first_sample + i, self.chip.draws, cells, telegraph, g[0], correction,
+                d.network, d.converters, source,
             )
             for i in range(n)
         ]
@@ -215,12 +225,10 @@ class ProgrammedModel:
 
     def _static_weights(self, replica: int, gain: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return what the cells stand for now, without read noise: (n_weights,)."""
-        cells = self._cells()._replace(fast=np.float32(0))
+        cells = self._cells()
         w = np.empty(cells.exact.size, np.float32)
-        silent = np.zeros_like(cells.noise_s[replica])
-        sequence.read_weights(
-            cells, silent, silent, self.chip.aged()[replica], gain, w, np.empty_like(w)
-        )
+        g = self.chip.clipped(self.chip.aged()[replica], replica)
+        sequence.read_weights(cells, g, np.zeros_like(g), gain, w, np.empty_like(w))
         return w
 
     def _checked(self, x: NDArray[np.floating]) -> NDArray[np.float32]:
@@ -240,28 +248,58 @@ class ProgrammedModel:
         split = noise_split(chip.spec, chip.time_s)
         floor, ceiling = chip.limits_s
         return sequence.Cells(
-            *chip.noise_s(), np.float32(split.slow), np.float32(split.fast), floor, ceiling,
-            np.float32(chip.spec.device.g_min_s), weights.plus, weights.minus, weights.scale,
-            weights.exact,
+            *chip.noise_s(), np.float32(split.slow), np.float32(split.fast),
+            np.array(split.bands, np.float32), refresh_pace(chip.spec), floor, ceiling,
+            chip.unconnected, np.float32(chip.spec.device.g_min_s), weights.plus, weights.minus,
+            weights.scale, weights.exact, *self._owners(),
         )
+
+    def _owners(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return the weight that each cell belongs to (-1: none), and its change per siemens.
+
+        Both (n_cells,), and (0,) where no cell has telegraph noise.
+        """
+        n_cells = self.chip.n_cells if self.chip.spec.device.telegraph is not None else 0
+        owner, turn = np.full(n_cells, -1, np.int64), np.zeros(n_cells, np.float32)
+        weights = self.deployment.weights
+        if n_cells:
+            for cells, sign in ((weights.plus, 1), (weights.minus, -1)):
+                piece, weight = np.nonzero(cells >= 0)
+                index = cells[piece, weight]
+                owner[index], turn[index] = weight, sign * weights.scale[piece, weight]
+        return owner, turn
+
+    def _telegraphs(self) -> list[Telegraph]:
+        """Return the cells with telegraph noise of every chip, those of a weight side by side."""
+        owner, _ = self._owners()
+        result = []
+        for replica in range(self.chips):
+            telegraph = self.chip.telegraph(replica)
+            if telegraph.cell.size:
+                weight = owner[telegraph.cell]
+                order = np.argsort(weight, kind="stable")[(weight < 0).sum() :]
+                telegraph = Telegraph(*(values[order] for values in telegraph))
+            result.append(telegraph)
+        return result
 
     def _source(self) -> sequence.Address:
         chip = self.chip
         return sequence.Address(
             *chip.seed_words, chip.first_replica, clock_word(chip.clock_ns),
-            int(Purpose.READ_SLOW), int(Purpose.READ),
+            int(Purpose.READ_SLOW), int(Purpose.READ), int(Purpose.BAND), int(Purpose.REFRESH),
+            int(Purpose.SWITCH),
         )
 
     def _corrections(self) -> list[sequence.Correction]:
         """Return what the digital side does about drift now, one for each chip."""
-        d = self.deployment
-        gain = np.ones((self.chips, d.network.analog.size))
-        if d.spec.compensation == "global":
-            found = global_gain(self.chip, [cells for cells, _ in d.compensated])
-            for k, (_, products) in enumerate(d.compensated):
-                gain[:, list(products)] = found[:, k : k + 1]
-        per_weight = gain[:, d.weights.product].astype(np.float32)
-        return [sequence.Correction(own, np.zeros(0, np.float32)) for own in per_weight]
+        return self._correction_now().each
+
+    def _correction_now(self) -> Corrections:
+        """Return the corrections of this moment, found once."""
+        now = self.chip.clock_ns
+        if self._corrected is None or self._corrected[0] != now:
+            self._corrected = (now, correct(self.deployment, self.chip, self._cells()))
+        return self._corrected[1]
 
     def _counts(self, n: int, n_steps: int) -> dict[str, int]:
         events = self.deployment.conversions()
@@ -270,6 +308,8 @@ class ProgrammedModel:
             "steps": runs * n_steps,
             "adc_conversions": runs * (events["per_step"] * n_steps + events["at_end"]),
             "state_products": runs * n_steps * events["state_products"],
+            "calibration_reads": self.chips * reads_of_correction(self.deployment),
+            "uncorrected_columns": int(self._correction_now().left_alone.sum()),
         }
 
 

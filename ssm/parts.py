@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aimc_sim.mapping import Request, group_size, tile_of, weight_scale
+from aimc_sim.mapping import Request, group_size, pieces_of, tile_of, weight_scale
 from aimc_sim.specs import ChipSpec
 from ssm.forms import StateForm
 from ssm.kernels.network import C_PRODUCT, MIX_PRODUCT, PER_LAYER
@@ -92,7 +92,9 @@ def request_of(part: Part) -> Request:
 
 def group_of(part: Part, spec: ChipSpec) -> int:
     """Return how many of the part's blocks are driven together, 1 in digital logic."""
-    return group_size(request_of(part), tile_of(spec, part.kind)) if part.analog else 1
+    if not part.analog:
+        return 1
+    return group_size(request_of(part), tile_of(spec, part.kind), pieces_of(spec).count)
 
 
 def group_blocks(blocks: np.ndarray, group: int) -> np.ndarray:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from aimc_sim.kernels.moving import NO_TELEGRAPH
 from aimc_sim.kernels.threads import one_thread
 from aimc_sim.matrix import converter_limit
 from aimc_sim.randomness import Purpose
@@ -131,7 +132,7 @@ def record(network: Network, w: np.ndarray, signal: np.ndarray, n_classes: int) 
     traces = np.zeros((1, len(signal), 0, 2, network.sign.size), np.float32)
     with one_thread():
         sequence.run_batch(
-            signal, 0, draws, cells, np.zeros((1, 1), np.float32),
+            signal, 0, draws, cells, [NO_TELEGRAPH], np.zeros((1, 1), np.float32),
             [sequence.no_correction(w)], every, ideal_converters(network), seen, source,
             *buffer_sizes(network), logits, traces,
         )

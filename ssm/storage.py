@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aimc_sim.errors import InputError, UsageError
+from aimc_sim.faults import NAMES
 from aimc_sim.specs import ChipSpec
 from aimc_sim.writing import Written
 from ssm import checkpoint
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 SCHEMA = "aimc-sim.programmed/1"
 _KEYS = ("meta", "model", "signal", "programmed_s")
+# of a cell, where there was something to say (see writing.Written), and their types
+_WRITTEN = {"faults": "int8", "pulses": "uint16", "failed": "bool", "energy_j": "float32"}
 _FACTS: dict[str, type] = {
     "chip": str, "form": str, "decay": str, "digital": list, "calibration": str, "seed": int,
     "first_chip": int, "clock_ns": int, "sha256": str,
@@ -44,11 +47,13 @@ def save_chip(programmed: ProgrammedModel, path: str | Path) -> None:
         "first_chip": chip.first_replica, "clock_ns": chip.clock_ns, "age_ns": chip.age_ns,
         "sha256": d.model.sha256,
     }
+    arrays = {name: getattr(chip.written, name) for name in _WRITTEN}
     buffer = io.BytesIO()
     np.savez_compressed(
         buffer, meta=np.array(json.dumps(meta)),
         model=np.frombuffer(checkpoint.to_bytes(d.model), np.uint8), signal=d.signal,
         programmed_s=chip.programmed_s,
+        **{name: values for name, values in arrays.items() if values is not None},
     )
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -90,8 +95,9 @@ def load_chip(path: str | Path) -> ProgrammedModel:
             asked, f"it holds {programmed_s.shape} conductances, the layout has "
             f"{deployment.layout.n_cells} cells", "program the model again",
         )
+    written = Written(programmed_s, **{name: arrays.get(name) for name in _WRITTEN})
     programmed = ProgrammedModel(
-        deployment, facts["seed"], len(programmed_s), facts["first_chip"], Written(programmed_s)
+        deployment, facts["seed"], len(programmed_s), facts["first_chip"], written
     )
     programmed.chip.clock_ns = facts["clock_ns"]
     programmed.chip.age_ns = facts.get("age_ns", facts["clock_ns"])
@@ -106,7 +112,7 @@ def _read_arrays(path: str | Path, asked: str) -> dict[str, np.ndarray]:
             raise InputError(asked, "it holds one array", "give a file of --save-chip")
         with archive:
             missing = [key for key in _KEYS if key not in archive]
-            arrays = {key: archive[key] for key in _KEYS if key in archive}
+            arrays = {key: archive[key] for key in (*_KEYS, *_WRITTEN) if key in archive}
     except _DAMAGES as error:
         raise InputError(asked, f"it cannot be read ({error})", "check the path") from error
     if missing:
@@ -114,6 +120,15 @@ def _read_arrays(path: str | Path, asked: str) -> dict[str, np.ndarray]:
     for key in ("signal", "programmed_s"):
         if arrays[key].dtype.kind != "f" or not np.isfinite(arrays[key]).all():
             raise InputError(asked, f"its {key} are not finite numbers", "program the model again")
+    for key, kind in _WRITTEN.items():
+        found = arrays.get(key)
+        if found is None:
+            continue
+        wrong = found.dtype != kind or found.shape != arrays["programmed_s"].shape
+        if wrong or (key == "faults" and not np.isin(found, range(len(NAMES))).all()):
+            raise InputError(
+                asked, f"its {key} are not {kind} values of its cells", "program the model again"
+            )
     return arrays
 
 

@@ -35,6 +35,24 @@ def test_forms_of_a_are_compared_on_sampled_chips(capsys, monkeypatch):
     assert "0 of 384" in lines[4]
 
 
+def test_the_noise_of_a_run_is_compared_with_its_card(capsys, monkeypatch):
+    run_example("07_noise_spectrum.py", monkeypatch=monkeypatch)
+    lines = capsys.readouterr().out.splitlines()
+    frequency = [float(text) for text in lines[1].split()[1:]]
+    level = {int(line.split()[1]): [float(text) for text in line.split()[3:]] for line in lines[2:]}
+    assert frequency[:3] == [1e-5, 1e-4, 1e-3]
+    assert all(abs(value) < 0.6 for row in level.values() for value in row[:3])
+@pytest.mark.compiled
+def test_compensations_of_drift_are_compared_over_time(capsys, monkeypatch):
+    options = ["--model", str(EXAMPLES / "models" / "s4d-digits.pt"), "--chips", "2"]
+    run_example("03_drift.py", *options, "--limit", "60", monkeypatch=monkeypatch)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[2:]] == ["none", "global", "column", "affine"]
+    assert [int(line.split()[-1]) for line in lines[2:]] == [0, 20, 1400, 1400]
+    month = {line.split()[0]: float(line.split()[-4]) for line in lines[2:]}
+    assert month["none"] < 30 < 80 < month["global"]
+
+
 def test_every_example_has_a_test():
     tested = Path(__file__).read_text("utf-8")
     assert all(path.name in tested for path in EXAMPLES.glob("*.py"))

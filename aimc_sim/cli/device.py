@@ -43,21 +43,23 @@ def device(
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
-    """Show what a device model predicts over time."""
+    """Show a device model: its formulas, what its cells do over time, its source and its limits."""
     times_s = quantities("--at", at, "time")
     targets_s = None if targets is None else quantities("--targets", targets, "conductance")
     at_least("--cells", cells, 2)
     outputs = Outputs(json=json, out=out, force=force)
     outputs.check()
     from aimc_sim import report
-    from aimc_sim.devices import default_targets, predict
+    from aimc_sim.devices import card_curves, default_targets, predict
     from aimc_sim.specs import load_chip
 
     with one_line_warnings() as warned:
         spec = load_chip(card)
         model = spec.device
-        rows = predict(model, targets_s or default_targets(model), times_s, cells, seed)
+        targets_s = targets_s or default_targets(model)
+        rows = predict(model, targets_s, times_s, cells, seed)
     record = make_record(model, rows, cells, seed, command_line(context))
+    record["curves"] = card_curves(model, targets_s, times_s)
     record["notes"] += warned
     text = report.to_json(record)
     table = report.device_report(record, notes=not quiet)
@@ -67,7 +69,7 @@ def device(
             "table.txt": lambda path: path.write_text(
                 as_text(report.device_report(record)), "utf-8"
             ),
-            "device.png": lambda path: save_plot(rows, path),
+            "device.png": lambda path: save_plot(model, rows, path),
         }
     )
     outputs.show(table, text)
@@ -78,9 +80,10 @@ def make_record(
 ) -> dict[str, Any]:
     """Return the `aimc-sim.device/1` record of a prediction."""
     from aimc_sim import __version__
-    from aimc_sim.devices import lacking_parts
+    from aimc_sim.citations import device_references
+    from aimc_sim.devices import lacking_parts, measured_ranges
 
-    lacks = lacking_parts(model)
+    lacks, references = lacking_parts(model), device_references(model)
     return {
         "schema": "aimc-sim.device/1",
         "version": __version__,
@@ -88,17 +91,23 @@ def make_record(
         "device": model.name,
         "description": model.description,
         "doi": list(model.doi),
+        "cite": references,
         "n_cells": cells,
         "seed": seed,
         "g_min_s": model.g_min_s,
         "g_max_s": model.g_max_s,
+        "g_range_s": model.g_range_s,
+        "outside_g_range": model.outside_g_range,
+        "time_range_s": model.time_range_s,
+        "outside_time_range": model.outside_time_range,
         "zero_time": model.zero_time,
         "lacks": lacks,
         "caveats": list(model.caveats),
         "not_modelled": list(model.not_modelled),
         "rows": [dataclasses.asdict(row) for row in rows],
         "notes": [
-            *(f"doi:{doi}" for doi in model.doi),
+            *(f"to cite: {reference}" for reference in references),
+            *measured_ranges(model),
             model.zero_time,
             *lacks,
             *model.caveats,
@@ -107,9 +116,9 @@ def make_record(
     }
 
 
-def save_plot(rows: list[Prediction], path: Path) -> None:
-    """Write the picture of a prediction."""
+def save_plot(model: DeviceSpec, rows: list[Prediction], path: Path) -> None:
+    """Write the picture of a card: its predictions and its curves."""
     from aimc_sim.cli.run import save_axes
-    from aimc_sim.plotting import plot_device
+    from aimc_sim.plotting import draw_card
 
-    save_axes(plot_device(rows), path)
+    save_axes(draw_card(model, rows).axes[0], path)

@@ -12,6 +12,7 @@ import typer
 import typer.core
 
 from aimc_sim import __version__
+from aimc_sim.cli.calibrate import calibrate
 from aimc_sim.cli.device import device
 from aimc_sim.cli.map import map_model
 from aimc_sim.cli.options import ARGUMENTS
@@ -65,6 +66,7 @@ app.command("run")(run)
 app.command("map")(map_model)
 app.command("presets")(presets)
 app.command("device")(device)
+app.command("calibrate")(calibrate)
 
 
 def _print_version(value: bool) -> None:

@@ -88,7 +88,7 @@ def map_model(
 def make_record(deployment: Deployment, command: str) -> dict[str, Any]:
     """Return the `aimc-sim.map/1` record of a deployment."""
     from aimc_sim import __version__
-    from aimc_sim.mapping import KINDS, tile_of
+    from aimc_sim.mapping import KINDS, pieces_of, tile_of
 
     layout, spec = deployment.layout, deployment.spec
     kinds = [
@@ -111,6 +111,7 @@ def make_record(deployment: Deployment, command: str) -> dict[str, Any]:
             "n_in": request.n_in,
             "n_out": request.n_out,
             "pair": request.pair,
+            "pieces": pieces_of(spec).count,
             "cells": used[name],
             "tiles": tiles,
         }

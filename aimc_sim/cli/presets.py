@@ -15,6 +15,7 @@ def presets(context: typer.Context, json: Json = None) -> None:
     outputs = Outputs(json=json)
     outputs.check()
     from aimc_sim import __version__, report
+    from aimc_sim.citations import device_references
     from aimc_sim.specs import ChipSpec
     from aimc_sim.specs import presets as preset_names
 
@@ -28,6 +29,7 @@ def presets(context: typer.Context, json: Json = None) -> None:
                 "g_min_s": device.g_min_s,
                 "g_max_s": device.g_max_s,
                 "doi": list(device.doi),
+                "cite": device_references(device),
                 "description": device.description,
             }
         )

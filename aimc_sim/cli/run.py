@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -188,17 +189,19 @@ def make_record(
 ) -> dict[str, Any]:
     """Return the `aimc-sim.run/1` record of a run."""
     from aimc_sim import __version__
+    from aimc_sim.citations import cite
     from ssm.evaluate import relative_rms
     from ssm.ranges import register_bits
 
     deployment, spec = found.deployment, found.deployment.spec
     chips, n = found.chip_logits.shape[1:3]
-    diverged = found.diverged
+    diverged, references = found.diverged, cite(found)
     notes = [
         *used.notes,
         f"converter ranges from {used.calibration}",
         *([spec.device.zero_time] if 0.0 in found.times_s and spec.device.doi else []),
         *device_notes(spec),
+        *(f"to cite: {reference}" for reference in references),
     ]
     return {
         "schema": "aimc-sim.run/1",
@@ -234,14 +237,18 @@ def make_record(
         ],
         "state_bits": register_bits(spec, deployment.model),
         "compensation": spec.compensation,
+        "calibration_reads": found.calibration_reads,
         "tiles": deployment.layout.n_tiles,
         "devices": deployment.layout.n_used(),
+        "faults": found.cells.fault_record(),
+        "writing": found.cells.writing_record(),
         "utilisation": deployment.layout.utilisation(spec),
         "energy_j_per_inference": None,
         "latency_s_per_inference": None,
         "area_m2": None,
         "energy_breakdown_j": None,
         "wall_s": found.wall_s,
+        "cite": references,
         "notes": notes,
     }
 
@@ -277,22 +284,36 @@ def score_rows(found: Evaluation) -> dict[str, Any]:
 
 
 def variation_rows(found: Evaluation, varied: dict[str, Any], key: str) -> list[dict[str, Any]]:
-    """Return a row for each non-ideality that was switched off or on alone."""
+    """Return a row for each non-ideality that was switched off or on alone, the costliest first.
+
+    change : in accuracy against the full chip, or, switched on alone, against the float model.
+    """
     from ssm.evaluate import accuracy, relative_rms
 
-    rows = []
+    sign = 1 if key == "off" else -1
+    before = None
+    if (scores := found.chip_accuracy()) is not None:
+        before = scores[-1].mean() if key == "off" else found.float_accuracy()
+    rows: list[dict[str, Any]] = []
     for name, answers in varied.items():
         score = None if found.y is None else accuracy(answers, found.y)
+        mean = None if score is None else score.mean()
         rows.append(
             {
                 key: name,
                 "at_s": found.times_s[-1],
-                "mean": None if score is None else score.mean(),
+                "mean": mean,
+                "change": None if mean is None else mean - before,
                 "per_chip": score,
                 "relative_rms": relative_rms(answers, found.float_logits),
             }
         )
-    return rows
+
+    def gain(row: dict[str, Any]) -> tuple[float, float]:
+        error = math.inf if row["relative_rms"] is None else row["relative_rms"]
+        return sign * (row["change"] or 0.0), -sign * error
+
+    return sorted(rows, key=gain, reverse=True)
 
 
 def write_results(

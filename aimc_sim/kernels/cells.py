@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from aimc_sim.kernels._jit import kernel
+from aimc_sim.kernels.curves import exp_float
 from aimc_sim.kernels.philox import normal_pair, philox
 
 _ZERO = np.uint64(0)
@@ -52,6 +53,19 @@ def stream_key(seed0, seed1, purpose, replica, place):
 
 
 @kernel()
+def fill_blocks(counter, begin, end, c2, c3, k0, k1, stride, out):
+    """Fill out[lane * stride + block] with the normals of blocks begin .. end - 1 under one key."""
+    for b in range(begin, end):
+        w0, w1, w2, w3 = philox(counter[b], _ZERO, c2, c3, k0, k1)
+        z0, z1 = normal_pair(w0, w1)
+        z2, z3 = normal_pair(w2, w3)
+        out[b] = z0
+        out[stride + b] = z1
+        out[stride + stride + b] = z2
+        out[stride + stride + stride + b] = z3
+
+
+@kernel()
 def fill_cell_normals(draws, seed0, seed1, purpose, replica, c2, c3, out):
     """Fill out (>= 4 n_blocks,) float32 with the normals of all blocks; cells index into it.
 
@@ -65,14 +79,7 @@ def fill_cell_normals(draws, seed0, seed1, purpose, replica, c2, c3, out):
         while end < n and draws.tile[end] == tile:
             end += _ONE
         k0, k1 = stream_key(seed0, seed1, purpose, replica, tile)
-        for b in range(begin, end):
-            w0, w1, w2, w3 = philox(draws.counter[b], _ZERO, c2, c3, k0, k1)
-            z0, z1 = normal_pair(w0, w1)
-            z2, z3 = normal_pair(w2, w3)
-            out[b] = z0
-            out[n + b] = z1
-            out[n + n + b] = z2
-            out[n + n + n + b] = z3
+        fill_blocks(draws.counter, begin, end, c2, c3, k0, k1, n, out)
         begin = end
 
 
@@ -95,11 +102,22 @@ def program_cells(normals, index, target, sigma, out):
 
 
 @kernel()
-def drift_cells(normals, index, nu_mean, nu_std, log_ratio, g):
-    """Power-law drift in place: g *= exp(-|nu_mean + nu_std xi| ln(t/t0)), (n_cells,) float32."""
-    for i in range(g.size):
-        nu = abs(nu_mean[i] + nu_std[i] * normals[index[i]])
-        g[i] *= np.exp(-nu * log_ratio)
+def drift_cells(normals, index, nu_mean, nu_std, log_ratio, work, g):
+    """Power-law drift in place: g *= exp(-|nu_mean + nu_std xi| ln(t/t0)), (n_cells,) float32.
+
+    work : any float32 array, overwritten: a block of exponents, apart from the scattered reads
+    that would keep the exponential from vectorising (4 x).
+    """
+    n = np.uint64(g.size)
+    size = np.uint64(work.size)
+    start = _ZERO
+    while start < n:
+        m = min(size, n - start)
+        for i in range(_ZERO, m):
+            work[i] = nu_mean[start + i] + nu_std[start + i] * normals[index[start + i]]
+        for i in range(_ZERO, m):
+            g[start + i] *= exp_float(-abs(work[i]) * log_ratio)
+        start += m
 
 
 @kernel()

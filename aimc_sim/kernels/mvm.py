@@ -12,6 +12,7 @@ import numpy as np
 from aimc_sim.kernels._jit import kernel
 from aimc_sim.kernels.cells import stream_key
 from aimc_sim.kernels.converters import quantise
+from aimc_sim.kernels.moving import advance
 from aimc_sim.kernels.philox import fill_normals
 
 _ZERO32 = np.float32(0.0)
@@ -137,6 +138,26 @@ def mvm_vectors(
     return check == _ZERO32
 
 
+@kernel()
+def mvm_steps(
+    x, full_scale, w, v, part_rows, noisy, keys, first_read, dac_limit, adc_step, adc_inverse,
+    adc_sigma, adc_limit, scaled, y, s, z, out, moving, first_step, w_flat,
+):
+    """As mvm_vectors, every vector a step of noise that moves; w changes in place, w_flat is it.
+
+    first_step : the one after the last that w has seen, at most first_read + 1.
+    """
+    finite = True
+    for b in range(x.shape[0]):
+        for step in range(first_step if b == 0 else first_read + b, first_read + b + 1):
+            advance(moving, step, w_flat)
+        finite &= mvm_vectors(
+            x[b : b + 1], full_scale, w, v, part_rows, noisy, keys, first_read + b, dac_limit,
+            adc_step, adc_inverse, adc_sigma, adc_limit, scaled, y, s, z, out[b : b + 1],
+        )
+    return finite
+
+
 @kernel(parallel=True)
 def drive_batch(x, full_scale, dac_limit, scaled, squares, x_scale):
     """DAC of a batch: scaled (batch, n_in) in units of x_scale (batch,), and its squares."""
@@ -168,12 +189,14 @@ def finish_batch(
 
 @kernel(parallel=True)
 def mvm_cells(
-    x, g_plus, g_minus, sigma_plus, sigma_minus, scale, seeds, purpose, replica, place, out
+    x, g_plus, g_minus, sigma_plus, sigma_minus, floor, ceiling, scale, seeds, purpose, replica,
+    place, out,
 ):
     """The per-cell oracle of one row part: every cell draws its own noise at every read.
 
-    x (batch, n_in) after the DAC; g, sigma (n_in, n_out) float32 [S]; scale (n_out,) weight per
-    siemens; seeds (2,) words; purpose, replica, place: of the stream; out (batch, n_out).
+    x (batch, n_in) after the DAC; g, sigma (n_in, n_out) float32 [S], clipped with their noise
+    at floor and ceiling; scale (n_out,) weight per siemens; seeds (2,) words; purpose, replica,
+    place: of the stream; out (batch, n_out).
     """
     n_batch, n_in = x.shape
     n_out = scale.size
@@ -186,6 +209,8 @@ def mvm_cells(
             for j in range(n_out):
                 plus = g_plus[i, j] + sigma_plus[i, j] * z[j]
                 minus = g_minus[i, j] + sigma_minus[i, j] * z[n_out + j]
+                plus = min(max(plus, floor), ceiling)
+                minus = min(max(minus, floor), ceiling)
                 out[b, j] += x[b, i] * (plus - minus) * scale[j]
 
 

@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from aimc_sim.kernels.moving import Moving
+
 PER_LAYER = 6
 A_PRODUCT, C_PRODUCT, MIX_PRODUCT = 0, 4, 5
 
@@ -73,6 +75,7 @@ class Weights(NamedTuple):
     noisy: np.ndarray  # (n_products,) bool
     keys: np.ndarray  # (n_products, 2) uint64
     offset: np.ndarray  # (n_outputs,) to subtract from every converted output, or (0,): none
+    moving: Moving  # noise that changes w with the steps
 
 
 class Record(NamedTuple):

@@ -10,7 +10,16 @@ import numpy as np
 
 from aimc_sim.kernels._jit import kernel
 from aimc_sim.kernels.cells import Draws, add_slow_noise, fill_cell_normals
+from aimc_sim.kernels.moving import (
+    MOVING,
+    Source,
+    add_levels,
+    advance,
+    moving_keys,
+    start_moving,
+)
 from aimc_sim.kernels.mvm import read_streams
+from aimc_sim.kernels.noise import expect_reads
 from ssm.kernels import activation, state
 from ssm.kernels.network import (
     A_PRODUCT,
@@ -40,13 +49,18 @@ class Cells(NamedTuple):
     white_s: np.ndarray  # (n_replicas, n_cells) float32 further noise, new at each read
     slow: np.float32  # factor of the noise that lasts for a sequence
     fast: np.float32  # factor of the noise that is new at each read
+    bands: np.ndarray  # (n_bands,) float32 factors of the noise that moves with the steps
+    pace: float  # 1/ln(1 - p), p the chance that a group's bands are drawn anew in a step
     floor_s: np.float32
     ceiling_s: np.float32
+    unconnected: np.ndarray  # (n_replicas, n_cells) bool cells without current, or (n_replicas, 0)
     g_min_s: np.float32
     plus: np.ndarray  # (n_pieces, n_weights) int64 cell of a weight, -1: digital
     minus: np.ndarray  # (n_pieces, n_weights) int64, -1: single cell against g_min
     scale: np.ndarray  # (n_pieces, n_weights) float32 weight of one siemens
     exact: np.ndarray  # (n_weights,) float32 the weight itself, where it is digital
+    owner: np.ndarray  # (n_cells,) int64 weight of a cell; (0,) without telegraph noise
+    turn: np.ndarray  # (n_cells,) float32 its change per siemens
 
 
 class Correction(NamedTuple):
@@ -59,13 +73,15 @@ class Correction(NamedTuple):
 def no_cells(w):
     """Return cells, draws and source of a run with exact weights w (n_weights,) and no cells."""
     none = np.full((1, w.size), -1)
+    zeros = np.zeros(0, np.float32)
     cells = Cells(
-        np.zeros((1, 1), np.float32), np.zeros((1, 1), np.float32), _ZERO, _ZERO, _ZERO, _ZERO,
-        _ZERO, none, none, np.zeros((1, w.size), np.float32), w,
+        np.zeros((1, 1), np.float32), np.zeros((1, 1), np.float32), _ZERO, _ZERO, zeros, 0.0,
+        _ZERO, _ZERO, np.zeros((1, 0), np.bool_), _ZERO, none, none,
+        np.zeros((1, w.size), np.float32), w, np.zeros(0, np.int64), zeros,
     )
     draws = Draws(np.zeros(0, np.int32), np.zeros(0, np.uint64), np.zeros(1, np.int32))
     zero = np.uint64(0)
-    return cells, draws, Address(zero, zero, 0, zero, 0, 0)
+    return cells, draws, Address(zero, zero, 0, zero, 0, 0, 0, 0, 0)
 
 
 def no_correction(w):
@@ -82,24 +98,18 @@ class Address(NamedTuple):
     moment: np.uint64  # clock word
     slow_purpose: int
     read_purpose: int
-
-
-@kernel(inline=True)
-def read_cell(cell, base, noise_s, white_s, fast, floor, ceiling):
-    """Return mean and variance of one read of a cell, base (n_cells,) its slow value [S]."""
-    sigma = noise_s[cell] * fast
-    variance = sigma * sigma + white_s[cell] * white_s[cell]
-    return min(max(base[cell], floor), ceiling), variance
+    band_purpose: int
+    refresh_purpose: int
+    switch_purpose: int
 
 
 @kernel()
-def read_weights(cells, noise_s, white_s, base, gain, w, v):
+def read_weights(cells, mean, variance, gain, w, v):
     """Fill w, v (n_weights,) with what one sequence finds: mean and variance of a read.
 
-    base : (n_cells,) float32 [S], slow noise included, not clipped. gain : (n_weights,).
+    mean, variance : of a read of every cell, (n_cells,) float32. gain : (n_weights,).
     """
     n_pieces = cells.plus.shape[0]
-    floor, ceiling, fast = cells.floor_s, cells.ceiling_s, cells.fast
     for k in range(w.size):
         if cells.plus[0, k] < 0:
             w[k] = cells.exact[k]
@@ -109,14 +119,12 @@ def read_weights(cells, noise_s, white_s, base, gain, w, v):
         for piece in range(n_pieces):
             plus, minus = cells.plus[piece, k], cells.minus[piece, k]
             scale = cells.scale[piece, k] / gain[k]
-            g, variance = read_cell(plus, base, noise_s, white_s, fast, floor, ceiling)
             if minus < 0:
-                total += (g - cells.g_min_s) * scale
+                total += (mean[plus] - cells.g_min_s) * scale
+                spread += variance[plus] * scale * scale
             else:
-                other, more = read_cell(minus, base, noise_s, white_s, fast, floor, ceiling)
-                total += (g - other) * scale
-                variance += more
-            spread += variance * scale * scale
+                total += (mean[plus] - mean[minus]) * scale
+                spread += (variance[plus] + variance[minus]) * scale * scale
         w[k] = total
         v[k] = spread
 
@@ -261,6 +269,8 @@ def run_steps(
     tiles = gather_tiles(network, weights, converters, record, work)
     half = states.size // 2
     for step in range(x.shape[0]):
+        if weights.moving.on:
+            advance(weights.moving, np.int64(first_step + step), weights.w)
         address = (np.uint64(first_step + step), np.uint64(sample), moment)
         step_network(x[step], address, network, tiles, converters, record, states, work)
         for h in range(pooled.size):
@@ -284,12 +294,48 @@ def make_work(network, n_classes, n_work, n_z):
 
 
 @kernel(allocates=True)
-def sequence_weights(replica, sample, draws, cells, g, correction, network, converters, source):
+def start_weights(cells, telegraph, moving, jump, gain, source, w):
+    """Return the Moving of a sequence and change the weights w to its first step.
+
+    moving : (n_cells,) float32 variance of the bands of a cell, (0,) without bands. jump : (n,)
+    float32 [S] of the cells with telegraph noise.
+    """
+    strength = np.empty(w.size if moving.size > 0 else 0, np.float32)
+    if moving.size > 0:
+        unused = np.empty(w.size, np.float32)
+        read_weights(cells, moving, moving, gain, unused, strength)
+        for k in range(w.size):
+            strength[k] = np.sqrt(strength[k])
+    owner = np.empty(jump.size, np.int64)
+    turned = np.empty(jump.size, np.float32)
+    on = moving.size > 0
+    for t in range(jump.size):
+        owner[t] = cells.owner[telegraph.cell[t]]
+        turned[t] = jump[t] * cells.turn[telegraph.cell[t]] / gain[owner[t]]
+        on |= telegraph.kind[t] == MOVING
+    return start_moving(
+        on, cells.pace, cells.bands, strength, telegraph, turned, owner, source, w
+    )
+
+
+@kernel(allocates=True)
+def sequence_weights(
+    replica, sample, draws, cells, telegraph, g, correction, network, converters, source
+):
     """Return the Weights of one sequence on one replica: slow noise drawn, variances made.
 
     g : (n_cells,) float32 [S] before read noise.
     """
     number = source.first_replica + replica
+    address = np.empty(2, np.uint64)
+    address[0], address[1] = np.uint64(sample), source.moment
+    own = Source(
+        moving_keys(
+            source.seed0, source.seed1, number, cells.bands.size, source.band_purpose,
+            source.refresh_purpose, source.switch_purpose,
+        ),
+        address,
+    )
     base = g
     if cells.slow > _ZERO:
         z = np.empty(4 * draws.counter.size, np.float32)
@@ -299,12 +345,27 @@ def sequence_weights(replica, sample, draws, cells, g, correction, network, conv
         )
         base = np.empty(g.size, np.float32)
         add_slow_noise(z, draws.index, cells.noise_s[replica], cells.slow, g, base)
+    elif telegraph.cell.size > 0:
+        base = g.copy()
+    add_levels(telegraph, own, False, base)
     n_weights = cells.exact.size
     w = np.empty(n_weights, np.float32)
     v = np.empty(n_weights, np.float32)
-    read_weights(
-        cells, cells.noise_s[replica], cells.white_s[replica], base, correction.gain, w, v
+    mean, variance = np.empty(g.size, np.float32), np.empty(g.size, np.float32)
+    spreads = np.empty(g.size if cells.bands.size > 0 else 0, np.float32)
+    jump = np.zeros(telegraph.cell.size, np.float32)
+    bands = _ZERO
+    for k in range(cells.bands.size):
+        bands += cells.bands[k] * cells.bands[k]
+    expect_reads(
+        base, cells.noise_s[replica], cells.white_s[replica], cells.fast, np.sqrt(bands),
+        cells.floor_s, cells.ceiling_s, telegraph, mean, variance, spreads, jump,
     )
+    for i in range(cells.unconnected.shape[1]):
+        if cells.unconnected[replica, i]:
+            mean[i], variance[i] = _ZERO, _ZERO
+    read_weights(cells, mean, variance, correction.gain, w, v)
+    moving = start_weights(cells, telegraph, spreads, jump, correction.gain, own, w)
     noisy = find_noisy(network, cells, v, converters)
     places = np.empty(network.analog.size, np.int64)
     for product in range(places.size):
@@ -313,16 +374,16 @@ def sequence_weights(replica, sample, draws, cells, g, correction, network, conv
     spread = np.empty(w.size, np.float32)
     for k in range(w.size):
         spread[k] = np.sqrt(v[k])
-    return Weights(w, v, spread, noisy, keys, correction.offset)
+    return Weights(w, v, spread, noisy, keys, correction.offset, moving)
 
 
 def run_batch(
-    x, first_sample, draws, cells, g, corrections, network, converters, record, source, n_work,
-    n_z, logits, traces,
+    x, first_sample, draws, cells, telegraphs, g, corrections, network, converters, record, source,
+    n_work, n_z, logits, traces,
 ):
     """All sequences on all replicas: logits (replica, n, n_classes) are filled.
 
-    x (n, time, n_in) float32; g (replica, n_cells); corrections: one a replica; traces
+    x (n, time, n_in) float32; g (replica, n_cells); telegraphs, corrections: one a replica; traces
     (replica, n, time or 0, 2, K). The threads share the axis replica x sequence; they are
     Python's, since the kernels hold no lock and a parallel loop of numba would compile all that
     it calls three times more. A sequence costs some 40 us outside the kernels.
@@ -335,8 +396,8 @@ def run_batch(
             replica, i = divmod(job, n_samples)
             sample = first_sample + i
             weights = sequence_weights(
-                replica, sample, draws, cells, g[replica], corrections[replica], network,
-                converters, source,
+                replica, sample, draws, cells, telegraphs[replica], g[replica],
+                corrections[replica], network, converters, source,
             )
             states = np.zeros(2 * network.sign.size, np.float32)
             pooled = np.zeros(network.n_heads, np.float32)

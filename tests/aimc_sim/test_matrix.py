@@ -83,14 +83,23 @@ def test_the_variance_of_a_read_is_that_of_both_cells(card):
     # a step of a millisecond, so that the fast octaves of 1/f noise are there on every card
     spec = ChipSpec.preset(card).replace(compensation="none", step_period_s=1e-3)
     matrix = map_matrix(W, spec).program(seed=2).wait(60.0)
-    sigma = matrix.chip.fast_sigma().astype(float).reshape(2, *W.shape)
+    reads = matrix.chip.expected()
+    mean, per_cell = (
+        a.astype(float).reshape(2, *W.shape) for a in (reads.mean_s, reads.variance)
+    )
     weights, variance, is_noisy = matrix.weights()
     assert is_noisy
-    np.testing.assert_allclose(
-        variance, (sigma**2).sum(axis=0) * matrix.mapped.scale[0] ** 2, rtol=1e-5
-    )
-    g = matrix.chip.read().astype(float).reshape(2, *W.shape)
-    np.testing.assert_allclose(weights, (g[0] - g[1]) * matrix.mapped.scale[0], atol=1e-6)
+    scale = matrix.mapped.scale[0]
+    np.testing.assert_allclose(variance, per_cell.sum(axis=0) * scale**2, rtol=1e-5)
+    np.testing.assert_allclose(weights, (mean[0] - mean[1]) * scale, atol=1e-6)
+    # inside its range a cell has the noise of its card
+    slow, sigma = (a.astype(float).reshape(2, *W.shape) for a in
+                   (matrix.chip.slow(), matrix.chip.fast_sigma()))
+    low, high = matrix.chip.limits_s
+    inside = (slow - low > 6.1 * sigma) & (high - slow > 6.1 * sigma)
+    assert inside.sum() > W.size // 2
+    np.testing.assert_array_equal(mean[inside], slow[inside])
+    np.testing.assert_allclose(per_cell[inside], sigma[inside] ** 2, rtol=1e-5)
 
 
 def test_a_product_in_operator_form_is_an_mvm():

@@ -119,3 +119,30 @@ def test_seed_words_are_the_two_halves_of_the_seed():
 def test_common_moments_have_words_of_their_own():
     seconds = [0, 1e-6, 1e-3, 1, 2, 60, 3600, 7200, 86400, 2 * 86400, 604800, 2592000, 31536000]
     assert len({int(clock_word(round(s * 1e9))) for s in seconds}) == len(seconds)
+
+
+# steps at which bands of the first two groups of 64 weights are drawn anew, and at which the
+# first two cells jump
+GOLDEN_REFRESHES = [[20, 24, 30, 36, 46, 64], [37, 39, 66]]
+GOLDEN_JUMPS = [[], [36, 65, 67, 73, 75, 78]]
+
+
+def steps_of_change(device, n_out, n_steps, **changes):
+    """Return the steps at which weights of a matrix of ones change, a list for each."""
+    spec = ChipSpec.preset("ideal")
+    spec = spec.replace(device=spec.device.replace(**device), noise_in_time="spectrum", **changes)
+    matrix = map_matrix(np.ones((1, n_out)), spec).program(SEED).wait(1.0)
+    y = matrix.mvm(np.ones((n_steps, 1), np.float32))
+    return [(np.flatnonzero(np.diff(column)) + 1).tolist() for column in y.T]
+
+
+def test_times_of_moving_noise_have_not_moved():
+    # a read so slow that no part of 1/f noise is white and hides the refreshes
+    noise = {"sigma": {"of": "r", "polynomial": [0.1]}, "t_read_s": 2.6e-5}
+    found = steps_of_change({"read_noise": noise}, 128, 80, step_period_s=1e-6)
+    assert [found[0], found[64]] == GOLDEN_REFRESHES
+    jumps = {
+        "fraction": 1.0, "amplitude": {"of": "r", "polynomial": [0.1]},
+        "tau_high_s": 2e-5, "tau_low_s": 1e-5,
+    }
+    assert steps_of_change({"telegraph": jumps}, 2, 80, step_period_s=1e-6) == GOLDEN_JUMPS

@@ -50,7 +50,8 @@ def test_the_per_cell_oracle_gives_the_same_bits_on_one_and_two_threads():
 
     def run():
         out = np.empty((9, 3), np.float32)
-        mvm_cells(x, *g, scale, seeds, int(Purpose.READ_CELL), 0, 0, out)
+        limits = np.float32(0.2), np.float32(0.9)
+        mvm_cells(x, *g, *limits, scale, seeds, int(Purpose.READ_CELL), 0, 0, out)
         return out
 
     np.testing.assert_array_equal(on_threads(1, run), on_threads(2, run))

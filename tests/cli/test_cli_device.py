@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -41,6 +43,105 @@ def test_json_has_a_row_for_every_target_and_time_in_siemens(cli):
     assert record["doi"] == ["10.1109/icecs46596.2019.8964852"]
     assert record["lacks"] == []
     assert record["not_modelled"] and record["caveats"]
+    assert record["cite"][0].endswith(", doi:10.1109/icecs46596.2019.8964852")
+    assert record["g_range_s"] == pytest.approx([0.0, 25e-6])
+    assert record["outside_g_range"] == record["outside_time_range"] == "warn"
+    assert record["time_range_s"] == [0.0, 365 * 86400.0]
+    assert [row["target_s"] for row in record["curves"]] == pytest.approx([5e-6, 25e-6])
+    assert record["curves"][1]["programming_sigma_s"] == pytest.approx(1.05538e-6)
+    assert record["curves"][1]["relaxation"] is None
+
+
+def test_json_of_curves_has_the_relaxation_at_every_time_asked_for(cli):
+    arguments = ("--targets", "16uS", "--at", "1s,1d", "--cells", 20, "--json", "-")
+    (curve,) = json.loads(cli("device", "reram-wan2022", *arguments).stdout)["curves"]
+    assert [at["at_s"] for at in curve["relaxation"]] == [1.0, 86400.0]
+    assert [at["sigma_s"] for at in curve["relaxation"]] == pytest.approx(
+        [2.22e-6, 4.00e-6], abs=5e-9
+    )
+
+
+def test_table_shows_the_formulas_of_a_card_and_what_was_measured(cli):
+    lines = cli("device", "cmo-hfox", "--targets", "50uS", "--at", "0s,1h", "--cells", 50).stdout
+    (row,) = [line.split() for line in lines.splitlines() if line.startswith("50 ")][1:]
+    # sigma of writing, mean and sigma of relaxation after an hour, read noise at 1 us
+    assert row == ["50", "0.5757", "-0.729", "+-", "0.756", "0.0471"]
+    assert "targets measured: 9 to 88.2 uS; others are extrapolated, with a warning" in lines
+    assert "times measured: 0 s to 1 y" in lines
+    assert "to cite: D. F. Falcone et al., arXiv:2502.04524 (2025)" in lines
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "devices.md"
+SHOWN = re.findall(r"^```text\n\$ aimc-sim (.*?)\n(.*?)\n```", PAGE.read_text("utf-8"), re.M | re.S)
+
+
+@pytest.mark.parametrize(("command", "table"), SHOWN, ids=[command for command, _ in SHOWN])
+def test_the_page_of_devices_shows_what_its_commands_print(cli, command, table):
+    printed = cli(*command.split()).stdout.splitlines()
+    shown = table.splitlines()
+    assert [line.rstrip() for line in printed[-len(shown) :]] == shown
+
+
+def test_the_page_of_devices_has_a_section_for_every_card():
+    sections = re.findall(r"^## (\S+)$", PAGE.read_text("utf-8"), re.M)
+    assert sorted([*sections, "ideal"]) == presets()
+    assert [command.split()[1] for command, _ in SHOWN] == sections
+
+
+def test_table_of_a_card_without_formulas_has_none(cli):
+    assert "formulas" not in cli("device", "ideal", "--cells", 2).stdout
+
+
+def test_a_card_that_does_not_age_says_so(cli):
+    result = cli("device", "pcm-joshi2020", "--at", "0s,1d", "--cells", 50)
+    assert "its data cover 0 s to 0 s; its cells are taken not to age" in result.stderr
+
+
+def test_the_picture_has_a_panel_for_each_part_of_the_card_with_units():
+    from aimc_sim.plotting import draw_card
+
+    shown = {
+        "ideal": {"mean and standard deviation of cells"},
+        "pcm-hermes2023-1dev": {
+            "mean and standard deviation of cells",
+            "reads over time, mean and standard deviation",
+            "spread of cells, formulas",
+            "drift, formulas",
+            "noise of reads, formulas",
+        },
+        "sonos-agrawal2022": {
+            "mean and standard deviation of cells",
+            "reads over time, mean and standard deviation",
+            "spread of cells, formulas",
+            "shift of cells, formulas",
+            "noise of reads, formulas",
+        },
+    }
+    for name, titles in shown.items():
+        device = ChipSpec.preset(name).device
+        times = (0.0,) if name == "ideal" else (0.0, 86400.0)
+        rows = predict(device, default_targets(device), times, n_cells=20)
+        figure = draw_card(device, rows)
+        assert {ax.get_title() for ax in figure.axes} == titles
+        for ax in figure.axes:
+            labels = ax.get_xlabel() + ax.get_ylabel()
+            assert "uS" in labels or "nu" in labels
+        drawn = [line for ax in figure.axes for line in ax.get_lines()]
+        assert all(np.isfinite(line.get_ydata()).any() for line in drawn)
+
+
+def test_the_picture_shows_one_pulse_where_a_card_has_pulses():
+    from aimc_sim.plotting import plot_pulses
+
+    curves = [
+        {"target_s": g, "set_mean_s": 4e-7, "set_sigma_s": 1e-7, "reset_mean_s": -5e-7,
+         "reset_sigma_s": 2e-7}
+        for g in (1e-6, 2e-6)
+    ]
+    ax = plot_pulses(curves)
+    raised, lowered = ax.get_lines()[:2]
+    assert raised.get_ydata() == pytest.approx([0.4, 0.4])
+    assert lowered.get_ydata() == pytest.approx([-0.5, -0.5])
 
 
 @pytest.mark.compiled
@@ -125,6 +226,8 @@ def test_folder_of_results_is_written(cli, tmp_path):
         (("cmo-hfox", "--targets", ","), 2, "it is empty"),
         (("cmo-hfox", "--at", "-1s"), 2, "-1"),
         (("cmo-hfox", "--at", "soon"), 2, "write a number and one of s, ms"),
+        (("sonos-agrawal2022", "--at", "1y"), 2, "its data cover 0 s to 5 d"),
+        (("pcm-hermes2023-2dev", "--targets", "25uS"), 2, "its cells hold 0 to 20.7 uS"),
         (("reram-wan2022", "--at", "1y"), 2, "its data cover 0 s to 2 d"),
         (("cmo-hfox", "--cells", "1"), 2, "at least 2"),
         (("cmo-hfox", "--cells", "1000000000"), 2, "all targets together"),

@@ -9,14 +9,8 @@ import pytest
 
 from aimc_sim.report import to_json
 from aimc_sim.specs import ChipSpec
-from ssm.evaluate import (
-    accuracy,
-    accuracy_bounds,
-    error_free,
-    is_timeless,
-    non_idealities,
-    relative_rms,
-)
+from ssm.ablation import error_free, is_timeless, non_idealities
+from ssm.evaluate import accuracy, accuracy_bounds, relative_rms
 
 
 def test_json_has_no_nan_and_plain_numbers():

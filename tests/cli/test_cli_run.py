@@ -311,12 +311,15 @@ def test_precision_quantises_the_chip_and_not_the_reference(run_json):
 
 def test_ablation_and_budget_name_what_the_chip_suffers_from(run_json):
     record = run_json("--at", "1h", "--ablate", "--budget", "--chips", 2)
-    names = ["programming", "drift", "read noise", "DAC", "ADC"]
-    assert [row["off"] for row in record["ablation"]] == names
-    assert [row["on"] for row in record["budget"]] == names
+    names = ["1/f noise", "ADC", "DAC", "drift", "programming"]
+    assert sorted(row["off"] for row in record["ablation"]) == names
+    assert sorted(row["on"] for row in record["budget"]) == names
     together = record["logit_error"][0]["relative_rms"]
     assert all(0 < row["relative_rms"] < 2 * together for row in record["budget"])
     assert all(len(row["per_chip"]) == 2 for row in record["ablation"])
+    full = record["accuracy"]["chip"][-1]["mean"]
+    assert all(row["change"] == pytest.approx(row["mean"] - full) for row in record["ablation"])
+    assert record["calibration_reads"] > 0
     record = run_json("--at", "0s", "--ablate", "--budget", "--chip", "ideal")
     assert record["ablation"] == []
     assert record["budget"] == []
@@ -337,6 +340,14 @@ def test_a_run_says_what_the_card_lacks_and_what_it_was_warned_of(cli, run_json,
     assert "no drift part: conductances do not drift" in mapped["notes"]
     aged = json.loads(cli("device", "cmo-hfox", "--at", "2y", "--cells", 2, "--json", "-").stdout)
     assert any("extrapolated" in note for note in aged["notes"])
+
+
+def test_a_run_says_whom_to_cite(cli, files, run_json):
+    record = run_json("--at", "0s", "--chip", "pcm-nandakumar2019")
+    dois = [text.rsplit(", doi:")[-1] for text in record["cite"]]
+    assert dois[:2] == ["10.1109/icecs46596.2019.8964852", "10.1038/s41467-020-16108-9"]
+    assert "10.48550/arXiv.2206.11893" in dois
+    assert [f"to cite: {text}" for text in record["cite"]] == record["notes"][-len(dois) :]
 
 
 def test_a_run_says_how_wide_the_state_registers_are(cli, run_json, files):

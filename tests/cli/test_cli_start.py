@@ -41,6 +41,7 @@ def test_help_lists_the_commands_that_exist_and_no_others(cli):
         "map",
         "presets",
         "device",
+        "calibrate",
     ]
 
 
@@ -105,6 +106,7 @@ def test_presets_lists_every_card_with_its_source(cli):
     assert record["schema"] == "aimc-sim.presets/1"
     assert [row["name"] for row in record["presets"]] == presets()
     assert all(row["doi"] or row["name"] == "ideal" for row in record["presets"])
+    assert all(len(row["cite"]) == len(row["doi"]) for row in record["presets"])
     for name in presets():
         assert name in result.stderr  # the table goes to stderr
         assert name in cli("presets").stdout

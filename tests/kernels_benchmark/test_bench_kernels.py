@@ -10,9 +10,14 @@ import pytest
 
 import aimc_sim as aimc
 import ssm
+from aimc_sim.chip import Chip
+from aimc_sim.curves import flatten
+from aimc_sim.kernels.curves import curve_values
 from aimc_sim.kernels.philox import fill_normals
+from aimc_sim.mapping import Request, place
 from benchmarks.kernels import fill_words
 from benchmarks.models import random_model
+from benchmarks.programming import write_verify_chip
 
 pytestmark = pytest.mark.compiled
 N = 1 << 14
@@ -45,6 +50,28 @@ def test_a_tile_is_programmed_and_drifts(benchmark):
     chip = benchmark(lambda: mapped.program(seed=1).wait(3600.0).chip)
     ratio = chip.aged().sum() / chip.programmed_s.sum()
     assert 0.5 < ratio < 0.9
+
+
+def test_cells_are_written_in_a_closed_loop(benchmark):
+    spec = write_verify_chip()
+    layout = place([Request("cells", 1, 128, 128, pair=False)], spec)
+    target = np.linspace(spec.device.g_min_s, spec.device.g_max_s, N)
+    chip = benchmark(lambda: Chip(spec, layout, target, seed=1))
+    log = chip.written.log()
+    assert 5 < log.pulses_mean < 15
+    assert log.failed < 0.001 * N
+    error = chip.programmed_s[0] - target
+    assert abs(error.mean()) < 0.1e-6
+    assert 0.2e-6 < error.std() < 0.5e-6
+
+
+def test_curves_of_many_cells_are_evaluated(benchmark):
+    device = aimc.ChipSpec.preset("pcm-nandakumar2019").device
+    g = np.linspace(device.g_min_s, device.g_max_s, N).astype(np.float32)
+    curves = (device.drift.nu_mean, device.drift.nu_std)
+    found = benchmark(curve_values, flatten(curves, device.g_max_s), g)
+    for row, curve in zip(found, curves, strict=True):
+        np.testing.assert_allclose(row, curve.evaluate(g.astype(float), device.g_max_s), rtol=1e-6)
 
 
 @pytest.mark.parametrize("decay", ["tile", "digital"])

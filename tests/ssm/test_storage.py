@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import zipfile
 
@@ -109,6 +110,65 @@ def test_what_no_caller_asked_for_is_the_files_mistake(saved, tmp_path):
 def test_arrays_that_cannot_be_are_refused(saved, tmp_path, arrays, text):
     with pytest.raises(InputError, match=text):
         ssm.load_chip(changed(saved, tmp_path / "bad.npz", **arrays))
+
+
+@pytest.fixture(scope="module")
+def faulty(tmp_path_factory):
+    """Two chips with faults and what a write loop might have counted, and their file."""
+    x = np.random.default_rng(1).random((3, 8, 1))
+    spec = PCM.replace(faults={"stuck_low": 0.05, "dead_rows": 0.05}, cells_per_weight=2)
+    programmed = ssm.deploy(random_model(seed=1), spec, calibrate=x).program(seed=4, chips=2)
+    written = programmed.chip.written
+    shape = written.g_s.shape
+    rng = np.random.default_rng(2)
+    written = dataclasses.replace(
+        written, pulses=rng.integers(1, 50, shape, np.uint16), failed=rng.random(shape) < 0.1,
+        energy_j=rng.random(shape, np.float32),
+    )
+    programmed.chip.written = written
+    path = tmp_path_factory.mktemp("chips") / "faulty.npz"
+    programmed.wait(60.0).save(path)
+    return programmed, path
+
+
+@pytest.mark.compiled
+def test_faults_and_what_writing_took_come_back(faulty):
+    before, path = faulty
+    found = ssm.load_chip(path)
+    for name in ("g_s", "faults", "pulses", "failed", "energy_j"):
+        expected, loaded = (getattr(each.chip.written, name) for each in (before, found))
+        np.testing.assert_array_equal(loaded, expected)
+        assert loaded.dtype == expected.dtype
+    x = np.random.default_rng(3).random((2, 8, 1))
+    np.testing.assert_array_equal(found.infer(x).logits, before.infer(x).logits)
+
+
+@pytest.mark.compiled
+def test_files_from_before_faults_and_write_loops_are_read(saved):
+    written = ssm.load_chip(saved).chip.written
+    with np.load(saved) as archive:
+        assert set(archive.files) == {"meta", "model", "signal", "programmed_s"}
+    assert (written.faults, written.pulses, written.failed, written.energy_j) == (None,) * 4
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("faults", lambda old: old.astype(np.int64)),
+        ("faults", lambda old: np.where(old == 1, np.int8(4), old)),
+        ("faults", lambda old: old[:, :-1]),
+        ("pulses", lambda old: old.astype(float)),
+        ("failed", lambda old: old.astype(np.int8)),
+        ("energy_j", lambda old: old[0]),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_said_of_the_cells_is_refused_by_name(faulty, tmp_path, name, wrong):
+    _, path = faulty
+    with np.load(path) as archive:
+        bad = wrong(archive[name])
+    with pytest.raises(InputError, match=f"Its {name} are not .* values of its cells"):
+        ssm.load_chip(changed(path, tmp_path / "bad.npz", **{name: bad}))
 
 
 def test_other_files_are_refused(tmp_path):

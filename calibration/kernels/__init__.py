@@ -1,0 +1,1 @@
+"""Compiled likelihoods: arrays and scalars in, arrays out."""

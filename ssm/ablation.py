@@ -1,0 +1,103 @@
+"""What a chip suffers from, part by part, and the same chip without some of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from aimc_sim.curves import Curve, CurvePiece
+from aimc_sim.matrix import converter_limit
+from aimc_sim.specs import ChipSpec
+
+_CHANGING = {
+    "drift", "relaxation", "1/f noise", "white noise", "telegraph noise", "ADC noise",
+}
+_QUANTISATION = {"levels", "DAC", "ADC"}  # quantisation, the same on every chip
+_ZERO_CURVE = Curve(pieces=(CurvePiece(polynomial=(0.0,)),))
+_FINEST_BITS = 16
+
+
+def non_idealities(spec: ChipSpec) -> dict[str, dict[str, Any]]:
+    """Return what the chip suffers from: name -> the changes of the spec that switch it off.
+
+    Switched off alone, the others keep their draws. Programming is the write's error, one-shot
+    or what write-verify leaves; levels are those of weights on one digit (with several `slices`
+    they are how a weight is written, and stay). An ADC that is switched off has 16 bits and the
+    same noise, or is ideal where it has none. Read noise also moves what a verify read of
+    write-verify finds, and with it what is written.
+
+    Examples
+    --------
+    >>> list(non_idealities(ChipSpec.preset("reram-wan2022")))
+    ['relaxation', 'white noise', 'DAC', 'ADC']
+    """
+    device, noise = spec.device, spec.device.read_noise
+    drifts = device.drift is not None and (
+        device.drift.nu_mean != _ZERO_CURVE or device.drift.nu_std != _ZERO_CURVE
+    )
+    flickers = noise is not None and noise.spectrum == "one_over_f" and noise.sigma != _ZERO_CURVE
+    is_white = noise is not None and (noise.spectrum == "white" or noise.white is not None)
+    quiet_adc: dict[str, Any] = {"adc.bits": "ideal", "adc.noise_lsb": 0.0}
+    if spec.adc.noise_lsb > 0 and spec.adc.bits != "ideal":
+        finer = float(converter_limit(_FINEST_BITS) / converter_limit(spec.adc.bits))
+        quiet_adc = {"adc.bits": _FINEST_BITS, "adc.noise_lsb": spec.adc.noise_lsb * finer}
+    switches: dict[str, tuple[bool, dict[str, Any]]] = {
+        "programming": (
+            device.programming is not None or spec.write is not None,
+            {"device.programming": None, "write": None},
+        ),
+        "levels": (spec.levels is not None and spec.slices == 1, {"levels": None}),
+        "faults": (spec.faults is not None, {"faults": None}),
+        # drift with exponents of zero: its t0 is the time origin of 1/f noise as well
+        "drift": (
+            drifts, {"device.drift.nu_mean": _ZERO_CURVE, "device.drift.nu_std": _ZERO_CURVE}
+        ),
+        "relaxation": (
+            device.relaxation is not None,
+            # what does not age knows no temperature
+            {"device.relaxation": None, "temperature_k": None},
+        ),
+        "1/f noise": (
+            flickers,
+            {"device.read_noise.sigma": _ZERO_CURVE} if is_white else {"device.read_noise": None},
+        ),
+        "white noise": (
+            is_white, {"device.read_noise.white": None} if flickers else {"device.read_noise": None}
+        ),
+        "telegraph noise": (device.telegraph is not None, {"device.telegraph": None}),
+        "DAC": (spec.dac.bits != "ideal", {"dac.bits": "ideal"}),
+        "ADC noise": (
+            spec.adc.noise_lsb > 0 and spec.adc.bits != "ideal", {"adc.noise_lsb": 0.0}
+        ),
+        "ADC": (spec.adc.bits != "ideal", quiet_adc),
+    }
+    return {name: changes for name, (present, changes) in switches.items() if present}
+
+
+def without(spec: ChipSpec, names: Iterable[str]) -> ChipSpec:
+    """Return the chip without some of its non-idealities, one after the other.
+
+    Examples
+    --------
+    >>> pcm = ChipSpec.preset("pcm-nandakumar2019")
+    >>> list(non_idealities(without(pcm, ["drift", "DAC"])))
+    ['programming', '1/f noise', 'ADC']
+    """
+    wanted = set(names)
+    for name in non_idealities(spec):
+        if name in wanted:
+            spec = spec.replace(**non_idealities(spec).get(name, {}))
+    return spec
+
+
+def error_free(spec: ChipSpec) -> ChipSpec:
+    """Return the chip with exact cells behind its own converters, without their noise.
+
+    Finite levels stay: like the converters, they are quantisation and the same on every chip.
+    """
+    return without(spec, set(non_idealities(spec)) - _QUANTISATION).replace(compensation="none")
+
+
+def is_timeless(spec: ChipSpec) -> bool:
+    """Return whether nothing about the chip changes with time or from read to read."""
+    return not set(non_idealities(spec)) & _CHANGING
