@@ -7,11 +7,11 @@ arguments are those of `ssm.recurrence.recur`.
 
 from __future__ import annotations
 
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from torch.nn import functional
 
 _LANES = 128  # (head, mode) pairs of a program: four warps
 
@@ -127,21 +127,33 @@ def _backward(
     tl.store(at + 7 * plane, gs_1, mask=full)
 
 
-def _grid(u: Tensor, n_modes: int) -> tuple[tuple[int, int], int, int]:
-    """Return grid, heads of a program, and modes rounded up to a power of two."""
+def _padded(planes: list[Tensor]) -> list[Tensor]:
+    """Return planes (H, M) with M raised to a power of two by modes that are always zero."""
+    n_modes = planes[0].shape[1]
+    more = triton.next_power_of_2(n_modes) - n_modes
+    if more == 0:
+        return planes
+    steps = [functional.pad(plane, (0, more), value=1.0) for plane in planes[6:]]
+    return [*(functional.pad(plane, (0, more)) for plane in planes[:6]), *steps]
+
+
+def _grid(u: Tensor, n_modes: int) -> tuple[tuple[int, int], int]:
+    """Return the grid of programs and the heads of one; n_modes is a power of two."""
     heads = max(1, _LANES // n_modes)
-    return (u.shape[0], -(-u.shape[2] // heads)), heads, n_modes
+    return (u.shape[0], -(-u.shape[2] // heads)), heads
 
 
 def forward(
     u: Tensor, planes: list[Tensor], limit: float, keep: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return y (B, T, H) and the two states (B, T, H, M), empty unless `keep`.
+    """Return y (B, T, H) and the two states (B, T, H, modes), empty unless `keep`.
 
     planes : the four of the matrix, row by row, two of the readout, two of the steps, each
-    (H, M) contiguous float32 with M a power of two.
+    (H, M) contiguous float32. limit : 0 where the states are not rounded.
     """
-    grid, heads, n_modes = _grid(u, planes[0].shape[1])
+    planes = _padded(planes)
+    n_modes = planes[0].shape[1]
+    grid, heads = _grid(u, n_modes)
     y = torch.empty_like(u)
     shape = (*u.shape, n_modes) if keep else (0,)
     kept = [torch.empty(shape, device=u.device, dtype=u.dtype) for _ in range(2)]
@@ -156,11 +168,14 @@ def backward(
     u: Tensor, planes: list[Tensor], limit: float, kept: tuple[Tensor, Tensor], grad_y: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return the gradients with respect to u (B, T, H) and to the eight planes (8, H, M)."""
-    grid, heads, n_modes = _grid(u, planes[0].shape[1])
+    n_own = planes[0].shape[1]
+    planes = _padded(planes)
+    n_modes = planes[0].shape[1]
+    grid, heads = _grid(u, n_modes)
     grad_u = torch.empty_like(u)
     grads = torch.empty((8, u.shape[0], u.shape[2], n_modes), device=u.device, dtype=u.dtype)
     _backward[grid](
         u, *planes, *kept, grad_y, grad_u, grads, u.shape[1], u.shape[2], limit, MODES=n_modes,
         HEADS=heads, ROUND=limit > 0,
     )
-    return grad_u, grads.sum(dim=1)
+    return grad_u, grads.sum(dim=1)[..., :n_own]

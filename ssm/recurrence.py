@@ -8,8 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
+
+_MOST_STATES = 1 << 23  # of a pass that keeps none: 32 MB in float32
 
 
 def recur(
@@ -47,7 +51,7 @@ def recur_slowly(
     x = torch.zeros((u.shape[0], *readout.shape), dtype=u.dtype, device=u.device)
     y = []
     for t in range(u.shape[1]):
-        drive = torch.nn.functional.pad(u[:, t, :, None, None], (0, 1)).expand_as(x)
+        drive = functional.pad(u[:, t, :, None, None], (0, 1)).expand_as(x)
         x = torch.einsum("hmij,bhmj->bhmi", matrix, x) + drive
         if limit > 0:
             code = torch.clamp(x / step, -limit, limit)
@@ -76,7 +80,7 @@ class _Recurrence(torch.autograd.Function):
 
             y, *kept = cuda.forward(u, planes, limit, keep)
         else:
-            y, *kept = _forward_on_cpu(u, planes, limit)
+            y, *kept = _forward_on_cpu(u, planes, limit, keep)
         ctx.limit = limit
         if keep:
             ctx.save_for_backward(u, *planes, *kept)
@@ -98,16 +102,38 @@ class _Recurrence(torch.autograd.Function):
         return grad_u, matrix, grads[..., 4:6], grads[..., 6:] if ctx.limit > 0 else None, None
 
 
-def _forward_on_cpu(u: Tensor, planes: list[Tensor], limit: float) -> tuple[Tensor, Tensor, Tensor]:
+def _forward_on_cpu(
+    u: Tensor, planes: list[Tensor], limit: float, keep: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return y, the states and the constants, the latter two as `ssm.kernels.training` has them.
+
+    Without `keep` the states are left out, and their memory serves some sequences at a time.
+    """
     from ssm.kernels import training
 
-    y = torch.empty_like(u)
-    kept = [torch.empty((*u.shape, planes[0].shape[1]), dtype=u.dtype) for _ in range(2)]
-    arrays = [x.detach().numpy() for x in (u, *planes)]
-    training.recur_forward(
-        *arrays, arrays[0].dtype.type(limit), y.numpy(), *(x.numpy() for x in kept)
-    )
-    return y, kept[0], kept[1]
+    n_modes = planes[0].shape[1]
+    n_groups = -(-n_modes // training.LANES)
+    constants = torch.stack([*planes, 1 / planes[6], 1 / planes[7]], dim=1).detach()
+    constants = functional.pad(constants, (0, n_groups * training.LANES - n_modes))
+    constants = constants.unflatten(2, (n_groups, training.LANES)).transpose(1, 2).contiguous()
+    signal, y = u.detach().numpy(), torch.empty_like(u)
+    n_batch, n_steps, n_heads = u.shape
+    kind = signal.dtype.type
+    one = n_heads * n_groups * (n_steps + 1) * 2 * training.LANES
+    at_once = n_batch if keep else min(n_batch, max(1, _MOST_STATES // one))
+    # numpy asks the system for large pages, torch does not: 5 x faster to touch for the first time
+    kept = np.empty(at_once * one, kind)
+    for begin in range(0, n_batch, at_once):
+        rows = slice(begin, begin + at_once)
+        training.recur_forward(
+            signal[rows], constants.numpy(), kind(limit), kind(_magic(kind)), y.numpy()[rows], kept
+        )
+    return y, torch.from_numpy(kept if keep else kept[:0]), constants
+
+
+def _magic(kind: type) -> float:
+    """Return 1.5 * 2^23 for float32 and 1.5 * 2^52 for float64: added and taken off, it rounds."""
+    return 1.5 * 2.0 ** (23 if kind is np.float32 else 52)
 
 
 def _backward_on_cpu(
@@ -115,11 +141,14 @@ def _backward_on_cpu(
 ) -> tuple[Tensor, Tensor]:
     from ssm.kernels import training
 
+    states, constants = kept
     grad_u = torch.empty_like(u)
-    grads = torch.empty((8, u.shape[0], u.shape[2], planes[0].shape[1]), dtype=u.dtype)
-    arrays = [x.detach().numpy() for x in (u, *planes)]
-    given = [x.detach().numpy() for x in (*kept, grad_y)]
+    n_batch, _, n_heads = u.shape
+    grads = torch.empty((n_batch, *constants.shape), dtype=u.dtype)
+    signal = u.detach().numpy()
     training.recur_backward(
-        *arrays, arrays[0].dtype.type(limit), *given, grad_u.numpy(), grads.numpy()
+        signal, constants.numpy(), signal.dtype.type(limit or np.inf),
+        states.numpy(), grad_y.numpy(), grad_u.numpy(), grads.numpy(),
     )
-    return grad_u, grads.sum(dim=1)
+    planewise = grads.sum(dim=0)[:, :, :8].transpose(1, 2).flatten(2)
+    return grad_u, planewise[:, :, : planes[0].shape[1]].transpose(0, 1)
