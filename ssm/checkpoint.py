@@ -143,16 +143,24 @@ def to_bytes(model: Model, suffix: str = ".safetensors") -> bytes:
     facts = {name: getattr(model, name) for name in _FACTS}
     facts["precision"] = None if model.precision is None else dict(model.precision)
     metadata = {"schema": SCHEMA, "facts": json.dumps(facts, sort_keys=True)}
-    from safetensors.numpy import save as serialise
+    plain = None
+    try:
+        from safetensors.numpy import save as serialise
 
-    plain = serialise(real, metadata)
+        plain = serialise(real, metadata)
+    except ModuleNotFoundError:  # a machine for training: a .pt file without it reads as well
+        if suffix == ".safetensors":
+            raise
     if suffix == ".safetensors":
+        assert plain is not None
         return plain
     import torch
 
     buffer = io.BytesIO()
     torch.save({"metadata": metadata}
                | {key: torch.from_numpy(array.copy()) for key, array in real.items()}, buffer)
+    if plain is None:
+        return buffer.getvalue()
     with zipfile.ZipFile(buffer, "a") as archive:
         # torch passes over a file that it does not know; we need no torch to read this one,
         # and importing torch is half of the time of a short run

@@ -122,7 +122,7 @@ def fine_tune(
     Errors: UsageError for settings out of range; InputError for data that cannot be learned
     from, or a checkpoint of another training; DivergedError where the loss is no longer finite.
     """
-    many = [models] if isinstance(models, Model) else models
+    many: list[Model] = [models] if isinstance(models, Model) else list(models)
     name, x, y, n_classes = training_data(task)
     precision = precision or Precision()
     kernel_lr = lr / 4.0 if kernel_lr is None else kernel_lr
@@ -147,7 +147,7 @@ def fine_tune(
             belongs_to=_fingerprint(start, x, y, settings), on_epoch=on_epoch,
         )
         loop.run()
-    result = module.to_models()
+    result: Any = module.to_models()
     return result[0] if isinstance(models, Model) else result
 
 
