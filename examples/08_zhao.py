@@ -51,6 +51,7 @@ class Log:
         self.start = self.end = np.zeros(0)
 
     def __call__(self, epoch: TunedEpoch) -> None:
+        """Print one epoch."""
         assert epoch.validation is not None
         self.end = 100 * epoch.validation
         if epoch.number == 0:

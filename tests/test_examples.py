@@ -6,6 +6,7 @@ import runpy
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -51,6 +52,26 @@ def test_compensations_of_drift_are_compared_over_time(capsys, monkeypatch):
     assert [int(line.split()[-1]) for line in lines[2:]] == [0, 20, 1400, 1400]
     month = {line.split()[0]: float(line.split()[-4]) for line in lines[2:]}
     assert month["none"] < 30 < 80 < month["global"]
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize(
+    ("name", "models"), [("08_zhao.py", 3), ("09_memristor_smnist.py", 6)]
+)
+def test_scripts_that_train_run_on_few_digits(name, models, tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for part in ("train", "test"):
+        arrays[f"x_{part}"] = rng.integers(0, 256, (128, 28, 28), np.uint8)
+        arrays[f"y_{part}"] = rng.integers(0, 10, 128, np.uint8)
+    np.savez(tmp_path / "mnist.npz", **arrays)
+    options = ["--data", str(tmp_path / "mnist.npz"), "--out", str(tmp_path), "--device", "cpu"]
+    run_example(name, "--quick", *options, monkeypatch=monkeypatch)
+    import ssm
+
+    found = [ssm.load(path) for path in tmp_path.glob("*.pt")]
+    assert len(found) == models
+    assert {model.task for model in found} == {"smnist-14x14"}
 
 
 def test_every_example_has_a_test():
