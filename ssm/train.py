@@ -410,6 +410,11 @@ def check_settings(
         )
 
 
+def default_device() -> str:
+    """Return "cuda" where there is a GPU that torch can use, else "cpu"."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def choose_device(device: str | None) -> torch.device:
     try:
         place = torch.device(device or "cpu")

@@ -25,7 +25,7 @@ from ssm.model import LAYER_ARRAYS, MODEL_ARRAYS, Model
 from ssm.quantize import Precision
 from ssm.resume import read_state, write_state
 from ssm.tasks import Task
-from ssm.train import check_settings, choose_device, training_data
+from ssm.train import check_settings, choose_device, default_device, training_data
 from ssm.trainable import Trainable
 
 _CALIBRATION_ROWS = 256
@@ -130,7 +130,7 @@ def fine_tune(
     form = form or ("leapfrog" if chip is not None else "digital")
     _check(many, x, n_classes, precision, form, decay, ramp, clip)
     chips = _one_for_each(chip, len(many), at_s)
-    place = choose_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    place = choose_device(device or default_device())
     start = [dataclasses.replace(model, task=name or model.task) for model in many]
     settings = (
         precision, at_s, form, decay, epochs, lr, kernel_lr, weight_decay, batch_size, clip,

@@ -92,13 +92,11 @@ def train(
         )
     _check_out(out, from_model)
     task = _load(data)
-    import torch
-
     from ssm.checkpoint import save
+    from ssm.train import default_device
 
-    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     common: dict[str, Any] = {
-        "epochs": epochs, "batch_size": batch, "seed": seed, "device": place,
+        "epochs": epochs, "batch_size": batch, "seed": seed, "device": device or default_device(),
         "checkpoint": checkpoint, "on_epoch": None if quiet else _show,
     }
     if from_model is None:
