@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from ssm.quantize import Precision, quantize
     from ssm.storage import load_chip
     from ssm.tasks import Task, load_task
-    from ssm.train import train
+    from ssm.train import start_models, train
+    from ssm.tune import fine_tune
 
 PROJECT = "aimc-sim"  # by which the command line knows this package from another named ssm
 
@@ -33,7 +34,8 @@ _HOME_OF = {
     "Precision": "quantize", "quantize": "quantize",
     "load_chip": "storage",
     "Task": "tasks", "load_task": "tasks",
-    "train": "train",
+    "start_models": "train", "train": "train",
+    "fine_tune": "tune",
 }
 
 __all__ = [
@@ -46,12 +48,14 @@ __all__ = [
     "StreamState",
     "Task",
     "deploy",
+    "fine_tune",
     "load",
     "load_chip",
     "load_task",
     "quantize",
     "save",
     "set_threads",
+    "start_models",
     "train",
 ]
 

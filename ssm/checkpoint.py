@@ -26,7 +26,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from aimc_sim.errors import AimcError, InputError, UsageError
 from ssm import layouts
-from ssm.model import LAYER_ARRAYS, MODEL_ARRAYS, Layer, Model, check_choice
+from ssm.model import (
+    LAYER_ARRAYS,
+    LAYER_STEPS,
+    MODEL_ARRAYS,
+    MODEL_STEPS,
+    Layer,
+    Model,
+    check_choice,
+)
 
 SCHEMA = "aimc-sim.model/1"
 _FACTS = ("norm", "norm_kind", "norm_epsilon", "disc", "pool", "activation", "gate", "task",
@@ -125,24 +133,34 @@ def save(model: Model, path: str | os.PathLike[str]) -> None:
 
 def to_bytes(model: Model, suffix: str = ".safetensors") -> bytes:
     """Return a model and its facts as the bytes of a .pt or .safetensors file."""
-    arrays = {name: getattr(model, name) for name in MODEL_ARRAYS}
+    arrays = {name: getattr(model, name) for name in MODEL_ARRAYS | MODEL_STEPS}
     for index, layer in enumerate(model.layers):
-        arrays |= {f"layers.{index}.{name}": getattr(layer, name) for name in LAYER_ARRAYS}
+        names = LAYER_ARRAYS | LAYER_STEPS
+        arrays |= {f"layers.{index}.{name}": getattr(layer, name) for name in names}
+    arrays = {key: array for key, array in arrays.items() if array is not None}
     real = {key: np.stack([array.real, array.imag], -1) if np.iscomplexobj(array) else array
             for key, array in arrays.items()}
     facts = {name: getattr(model, name) for name in _FACTS}
     facts["precision"] = None if model.precision is None else dict(model.precision)
     metadata = {"schema": SCHEMA, "facts": json.dumps(facts, sort_keys=True)}
-    from safetensors.numpy import save as serialise
+    plain = None
+    try:
+        from safetensors.numpy import save as serialise
 
-    plain = serialise(real, metadata)
+        plain = serialise(real, metadata)
+    except ModuleNotFoundError:  # a machine for training: a .pt file without it reads as well
+        if suffix == ".safetensors":
+            raise
     if suffix == ".safetensors":
+        assert plain is not None
         return plain
     import torch
 
     buffer = io.BytesIO()
     torch.save({"metadata": metadata}
                | {key: torch.from_numpy(array.copy()) for key, array in real.items()}, buffer)
+    if plain is None:
+        return buffer.getvalue()
     with zipfile.ZipFile(buffer, "a") as archive:
         # torch passes over a file that it does not know; we need no torch to read this one,
         # and importing torch is half of the time of a short run
@@ -380,14 +398,17 @@ def _own_model(tensors: Tensors, metadata: Mapping[str, Any], asked: str) -> Mod
     n_layers = len({key.split(".")[1] for key in tensors if key.startswith("layers.")})
     wanted = [*MODEL_ARRAYS, *(f"layers.{index}.{array}" for index in range(n_layers)
                                for array in LAYER_ARRAYS)]
-    wrong = sorted(set(wanted) ^ set(tensors))
+    optional = [*MODEL_STEPS, *(f"layers.{index}.{array}" for index in range(n_layers)
+                                for array in LAYER_STEPS)]
+    wrong = sorted({*wanted} - {*tensors} | {*tensors} - {*wanted, *optional})
     if wrong:
         raise InputError(asked, f"keys that are missing or unknown: {', '.join(wrong[:6])}",
                          "save the model again with this version")
 
     def array(key: str) -> NDArray[Any]:
         value = tensors[key]
-        if (LAYER_ARRAYS | MODEL_ARRAYS)[key.rsplit(".", 1)[-1]][0] is np.complex128:
+        kinds = LAYER_ARRAYS | LAYER_STEPS | MODEL_ARRAYS
+        if kinds[key.rsplit(".", 1)[-1]][0] is np.complex128:
             if value.ndim != 3 or value.shape[-1] != 2:
                 raise InputError(asked, f"tensor {key} has shape {value.shape}, not (H, M, 2)",
                                  "save the model again")
@@ -395,9 +416,10 @@ def _own_model(tensors: Tensors, metadata: Mapping[str, Any], asked: str) -> Mod
         return value
 
     try:
-        fields |= {key: array(key) for key in MODEL_ARRAYS}
+        fields |= {key: array(key) for key in MODEL_ARRAYS | MODEL_STEPS if key in tensors}
         fields["layers"] = tuple(
-            Layer(**{name: array(f"layers.{index}.{name}") for name in LAYER_ARRAYS})
+            Layer(**{name: array(key) for name in LAYER_ARRAYS | LAYER_STEPS
+                     if (key := f"layers.{index}.{name}") in tensors})
             for index in range(n_layers)
         )
         return Model(**fields)

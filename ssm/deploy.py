@@ -256,14 +256,15 @@ def _with_row_range(part: Part, converters: Converters, network: Network) -> Par
     layer = (part.products[0] - 1) // PER_LAYER
     first, last = network.mode_first[layer], network.mode_first[layer + 1]
     n_heads = network.n_heads
-    limit = float(converters.dac_limit)
-    full = limit + 1 if limit > 1 else 1.0  # steps of a range (see ranges.converters)
+    full, state_full = (
+        float(limit) + 1 if limit > 1 else 1.0  # steps of a range (see ranges.converters)
+        for limit in (converters.dac_limit, converters.state_dac_limit)
+    )
     states = converters.state_step.reshape(2, -1)[:, first:last].astype(float)
     states = states.reshape(2, n_heads, -1)
-    rows = np.concatenate(
-        [states[0], states[1], converters.skip_step[layer][:, None].astype(float)], axis=1
-    )
-    return replace(part, row_range=rows[:, :, None] * full)
+    skips = converters.skip_step[layer][:, None].astype(float) * full
+    rows = np.concatenate([states[0] * state_full, states[1] * state_full, skips], axis=1)
+    return replace(part, row_range=rows[:, :, None])
 
 
 def _map_weights(

@@ -44,6 +44,11 @@ MODEL_ARRAYS: dict[str, tuple[type, str]] = {
     "decoder_weight": (np.float64, "HC"),
     "decoder_bias": (np.float64, "C"),
 }
+LAYER_STEPS: dict[str, tuple[type, str]] = {
+    "state_step": (np.float64, "HM2"),
+    "act_step": (np.float64, "2"),
+}
+MODEL_STEPS: dict[str, tuple[type, str]] = {"act_step": (np.float64, "2")}
 _STATE_ELEMENTS = 65_536  # of one chunk: 1 MB of complex states stays in the L2 cache
 _SEQUENCE_ELEMENTS = 8_388_608  # of one chunk: bounds the kept outputs of a layer to 64 MB
 
@@ -91,6 +96,18 @@ def _store_arrays(
         object.__setattr__(owner, name, array)
 
 
+def _store_steps(
+    owner: Any, arrays: Mapping[str, tuple[type, str]], sizes: dict[str, int], what: str
+) -> None:
+    """Check the steps that a model trained with rounding carries, where it has them."""
+    given = {name: kind for name, kind in arrays.items() if getattr(owner, name) is not None}
+    _store_arrays(owner, given, {**sizes, "2": 2}, what)
+    for name in given:
+        if not (getattr(owner, name) > 0).all():
+            raise InputError(f"build {what}", f"its {name} has values that are not positive",
+                             "give positive steps, or None for ranges from calibration")
+
+
 @dataclass(frozen=True, eq=False)
 class Layer:
     """One S4D layer, discretised: H single-input systems of M modes, then mixing and norm.
@@ -108,6 +125,9 @@ class Layer:
     skip : (H,), feed-through D.
     mix_weight, mix_bias : (H, K) and (K,), K = 2 H with a GLU behind, H without.
     norm_scale, norm_shift : (H,), ones and zeros where the model has no norm.
+    state_step : (H, M, 2) or None, learned steps of the registers of Re x and Im x, the input
+        weight being 1 (dB folded into C).
+    act_step : (2,) or None, learned steps of the input of D and of the input of mixing.
 
     Raises
     ------
@@ -123,9 +143,13 @@ class Layer:
     mix_bias: Real
     norm_scale: Real
     norm_shift: Real
+    state_step: Real | None = None
+    act_step: Real | None = None
 
     def __post_init__(self) -> None:
-        _store_arrays(self, LAYER_ARRAYS, {}, "a layer")
+        sizes: dict[str, int] = {}
+        _store_arrays(self, LAYER_ARRAYS, sizes, "a layer")
+        _store_steps(self, LAYER_STEPS, sizes, "a layer")
         if not np.isin(self.mode_weight, (1.0, 2.0)).all():
             raise InputError(
                 "build a layer", "its mode_weight has values other than 1 and 2",
@@ -182,6 +206,7 @@ class Model:
     gate : "glu" or "none".
     task : name of the data that it was trained on, where known.
     precision : bits per quantity, where quantised.
+    act_step : (2,) or None, learned steps of the model's input and of the decoder's.
     name, sha256 : file of origin and its hash, "" where there is none.
 
     Raises
@@ -204,6 +229,7 @@ class Model:
     gate: str = "glu"
     task: str | None = None
     precision: Mapping[str, int] | None = None
+    act_step: Real | None = None
     name: str = ""
     sha256: str = ""
 
@@ -215,6 +241,7 @@ class Model:
                              "give a small positive number")
         object.__setattr__(self, "layers", tuple(self.layers))
         _store_arrays(self, MODEL_ARRAYS, {}, "a model")
+        _store_steps(self, MODEL_STEPS, {}, "a model")
         if not self.layers:
             raise InputError("build a model", "it has no layers", "give at least one layer")
         wanted = (self.n_heads, self.n_heads * (2 if self.gate == "glu" else 1))

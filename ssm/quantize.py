@@ -103,12 +103,15 @@ def quantize(model: Model, precision: Precision) -> Model:
 Give a whole number from 2 to 16.
     """
     layers = tuple(_quantize_layer(layer, precision) for layer in model.layers)
+    # learned steps are of the bits that they were learned for
+    learned = None if precision.act is not None else model.act_step
     carried = {**(model.precision or {}), **precision.given()}
     return model.replace(
         layers=layers,
         encoder_weight=round_symmetric(model.encoder_weight, precision.enc, axis=0),
         decoder_weight=round_symmetric(model.decoder_weight, precision.dec, axis=0),
         precision=carried or None,
+        act_step=learned,
     )
 
 
@@ -120,6 +123,8 @@ def _quantize_layer(layer: Layer, precision: Precision) -> Layer:
         readout=_round_complex(layer.readout, precision.c),
         skip=round_symmetric(layer.skip, precision.d, axis=0),
         mix_weight=round_symmetric(layer.mix_weight, precision.mix, axis=0),
+        state_step=None if precision.state is not None else layer.state_step,
+        act_step=None if precision.act is not None else layer.act_step,
     )
 
 

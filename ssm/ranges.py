@@ -36,7 +36,7 @@ def default_signal(model: Model) -> tuple[NDArray[np.float32], str]:
     """Return calibration signals (n, time, d_input) and a line that says what they are."""
     from ssm import tasks
 
-    if model.task in tasks.task_names():
+    if model.task in tasks.task_names() and tasks.is_at_hand(model.task):
         x = tasks.load_task(model.task).x_train[:_SAMPLES]
         return np.asarray(x, np.float32), f"{len(x)} training sequences of task '{model.task}'"
     generator = np.random.Generator(np.random.Philox(int(Purpose.PROBE)))
@@ -108,7 +108,7 @@ def ideal_converters(network: Network) -> Converters:
     f = np.float32
     ones = np.ones
     return Converters(
-        f(0), f(0), f(0), f(0), ones(network.n_in, f), ones(2 * network.sign.size, f),
+        f(0), f(0), f(0), f(0), f(0), ones(network.n_in, f), ones(2 * network.sign.size, f),
         ones(2 * network.sign.size, f), ones(2 * network.sign.size, f),
         ones((n_layers, n_heads), f), ones((n_layers, n_heads), f), ones(n_heads, f),
         np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), ones(int(counts.sum()), f),
@@ -141,18 +141,20 @@ def record(network: Network, w: np.ndarray, signal: np.ndarray, n_classes: int) 
 
 
 def converters(network: Network, seen: Record, model: Model, spec: ChipSpec) -> Converters:
-    """Return converters whose ranges cover the recorded signals.
+    """Return converters whose ranges cover the recorded signals, or that the model learned.
 
     States, skip inputs and the outputs of A get ranges and steps that are powers of two, shifts
     in logic: the range 2^k has 2^(bits - 1) steps a side, and the last one is clipped. Matrices
-    have one input range, and one output range a column.
+    have one input range, and one output range a column. Steps that a model was trained with
+    (`Layer.state_step`, `act_step`) take the place of those from the signals; its states then
+    reach their DACs as the register's codes. The leapfrog form has other states than those
+    that the steps were learned for.
     """
     f = np.float32
     asked = model.precision or {}
-    dac, adc = converter_limit(spec.dac.bits), converter_limit(spec.adc.bits)
-    if "act" in asked:  # activations are what the DACs see
-        act = converter_limit(asked["act"])
-        dac = min(dac, act) if dac else act
+    act = asked.get("act", "ideal")  # activations are what the DACs see
+    dac = converter_limit(_narrower(spec.dac.bits, act))
+    adc = converter_limit(spec.adc.bits)
     register = converter_limit(register_bits(spec, model))
     counts = output_counts(network)
     first = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
@@ -161,30 +163,67 @@ def converters(network: Network, seen: Record, model: Model, spec: ChipSpec) -> 
         begin = 1 + layer * PER_LAYER + A_PRODUCT
         a = slice(first[begin], first[begin + 4])
         output_steps[a] = _shift_steps(seen.outputs[a], spec.adc.headroom, adc)
-    states = _shift_steps(seen.states, spec.dac.headroom, dac)
+    state_dac, states = dac, _shift_steps(seen.states, spec.dac.headroom, dac)
+    registers = _shift_steps(seen.states, _REGISTER_HEADROOM, register)
+    if network.form != FORM_CODES["leapfrog"] and "state" in asked:
+        learned = _learned_states(model)
+        if learned is not None:
+            held = register_bits(spec, model)
+            driven = _narrower(spec.dac.bits, held)
+            registers = _coarser(learned, asked["state"], held)
+            state_dac, states = converter_limit(driven), _coarser(learned, asked["state"], driven)
     input_scale = f(spec.dac.headroom / (dac or 1))
+    inputs, decodes = _shared(seen.inputs) * input_scale, _shared(seen.decodes) * input_scale
+    skips = _shift_steps(seen.skips, spec.dac.headroom, dac)
+    mixes = np.stack([_shared(row) for row in seen.mixes]) * input_scale
+    if isinstance(act, int) and model.act_step is not None:
+        own = _coarser(model.act_step, act, _narrower(spec.dac.bits, act))
+        inputs, decodes = np.full_like(inputs, own[0]), np.full_like(decodes, own[1])
+        for k, layer_steps in enumerate(layer.act_step for layer in model.layers):
+            if layer_steps is not None:
+                own = _coarser(layer_steps, act, _narrower(spec.dac.bits, act))
+                skips[k], mixes[k] = own[0], own[1]
     return Converters(
         dac_limit=dac,
+        state_dac_limit=state_dac,
         adc_limit=adc,
         adc_noise=f(spec.adc.noise_lsb),
         state_limit=register,
-        input_step=_shared(seen.inputs) * input_scale,
+        input_step=inputs,
         state_step=states,
         state_inverse=1 / states,
-        register_step=_shift_steps(seen.states, _REGISTER_HEADROOM, register),
-        skip_step=_shift_steps(seen.skips, spec.dac.headroom, dac),
-        mix_step=np.stack([_shared(row) for row in seen.mixes]) * input_scale,
-        decode_step=_shared(seen.decodes) * input_scale,
+        register_step=registers,
+        skip_step=skips,
+        mix_step=mixes,
+        decode_step=decodes,
         adc_first=first,
         adc_step=output_steps.astype(f),
         adc_inverse=(1 / output_steps).astype(f),
     )
 
 
+def _learned_states(model: Model) -> NDArray[np.float64] | None:
+    """Return the learned steps of all states (2 K,), Re before Im; None where a layer has none."""
+    steps = [layer.state_step for layer in model.layers if layer.state_step is not None]
+    if len(steps) < model.n_layers:
+        return None
+    return np.concatenate([step[..., part].ravel() for part in (0, 1) for step in steps])
+
+
+def _narrower(*widths: int | str) -> int | str:
+    """Return the least of some widths in bits; "ideal" is wider than any."""
+    return min((bits for bits in widths if isinstance(bits, int)), default="ideal")
+
+
+def _coarser(step: NDArray[np.float64], bits: int, width: int | str) -> NDArray[np.float32]:
+    """Return the steps of a grid of `width` bits over the range that `bits` bits of `step` have."""
+    fewer = bits - width if isinstance(width, int) else 0
+    return np.asarray(step * 2.0**fewer, np.float32)
+
+
 def register_bits(spec: ChipSpec, model: Model) -> int | str:
     """Return the width of the state registers: the chip's, or the model's where that is less."""
-    widths = (spec.state_bits, (model.precision or {}).get("state", "ideal"))
-    return min((bits for bits in widths if isinstance(bits, int)), default="ideal")
+    return _narrower(spec.state_bits, (model.precision or {}).get("state", "ideal"))
 
 
 def _shift_steps(

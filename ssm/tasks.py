@@ -1,4 +1,7 @@
-"""Tasks that come with the package: labelled sequences, split once and for all.
+"""Tasks: labelled sequences, split once and for all.
+
+The digits come with the package; larger sets are read from a local folder or downloaded
+(`ssm.datasets`).
 
 A task is one function that returns a `Task`, registered under its name:
 
@@ -12,10 +15,12 @@ from __future__ import annotations
 import importlib.resources
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from aimc_sim.errors import UsageError, nearest
+from ssm import datasets
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,14 +45,20 @@ class Task:
     source: str
 
 
-_TASKS: dict[str, Callable[[], Task]] = {}
+Loader = Callable[[str | Path | None], Task]
+
+_TASKS: dict[str, Loader] = {}
+_NEEDS: dict[str, str | None] = {}
 
 
-def register(name: str) -> Callable[[Callable[[], Task]], Callable[[], Task]]:
-    """Return a decorator that makes a function's task known under `name`."""
+def register(name: str, needs: str | None = None) -> Callable[[Loader], Loader]:
+    """Return a decorator that makes a function's task known under `name`.
 
-    def keep(load: Callable[[], Task]) -> Callable[[], Task]:
-        _TASKS[name] = load
+    needs : the data set of `ssm.datasets` that it reads; None: it comes with the package.
+    """
+
+    def keep(load: Loader) -> Loader:
+        _TASKS[name], _NEEDS[name] = load, needs
         return load
 
     return keep
@@ -58,10 +69,20 @@ def task_names() -> tuple[str, ...]:
     return tuple(sorted(_TASKS))
 
 
-def load_task(name: str) -> Task:
+def is_at_hand(name: str) -> bool:
+    """Return whether a task's data are there without a download."""
+    needs = _NEEDS[name]
+    return needs is None or datasets.is_local(needs)
+
+
+def load_task(name: str, data: str | Path | None = None) -> Task:
     """Return the task of that name.
 
-    Errors: UsageError where no task has the name, with the nearest one.
+    data : folder or file with the data of a task that does not come with the package; None:
+    the folder in the environment variable AIMC_DATA, else a download.
+
+    Errors: UsageError where no task has the name, with the nearest one, and where the data are
+    not to be had; InputError for damaged data.
     """
     if name not in _TASKS:
         near = nearest(name, _TASKS)
@@ -71,11 +92,11 @@ def load_task(name: str) -> Task:
             "no task has that name",
             f"{hint}: {', '.join(task_names())}",
         )
-    return _TASKS[name]()
+    return _TASKS[name](data)
 
 
 @register("digits")
-def load_digits() -> Task:
+def load_digits(data: str | Path | None = None) -> Task:
     """Return 1,797 handwritten digits, each an 8 x 8 image read as 64 grey values in [0, 1].
 
     One pixel a step, row by row from the top left; 1,438 training and 359 test
@@ -104,3 +125,64 @@ def load_digits() -> Task:
             "Learning Repository (1998), CC BY 4.0, doi:10.24432/C50P49; scikit-learn's copy"
         ),
     )
+
+
+def _image_task(
+    name: str, needs: str, data: str | Path | None, shape: Callable[[np.ndarray], np.ndarray]
+) -> Task:
+    arrays = datasets.load_images(needs, data)
+    parts = {}
+    for part in ("train", "test"):
+        images = arrays[f"x_{part}"].astype(np.float32) / np.float32(255.0)
+        parts[f"x_{part}"] = np.ascontiguousarray(shape(images))
+        parts[f"y_{part}"] = arrays[f"y_{part}"].astype(np.int64)
+    return Task(name=name, n_classes=10, source=_SOURCES[needs], **parts)
+
+
+def _pixels(images: np.ndarray) -> np.ndarray:
+    return images.reshape(len(images), -1, 1)
+
+
+@register("smnist", "mnist")
+def load_smnist(data: str | Path | None = None) -> Task:
+    """Return MNIST read pixel by pixel: 784 grey values in [0, 1], row by row."""
+    return _image_task("smnist", "mnist", data, _pixels)
+
+
+@register("smnist-rows", "mnist")
+def load_smnist_rows(data: str | Path | None = None) -> Task:
+    """Return MNIST read row by row: 28 steps of 28 grey values."""
+    return _image_task("smnist-rows", "mnist", data, lambda images: images)
+
+
+@register("smnist-14x14", "mnist")
+def load_smnist_small(data: str | Path | None = None) -> Task:
+    """Return MNIST at half the resolution, means of 2 x 2 pixels: 196 grey values."""
+    return _image_task(
+        "smnist-14x14", "mnist", data,
+        lambda images: _pixels(images.reshape(-1, 14, 2, 14, 2).mean(axis=(2, 4))),
+    )
+
+
+@register("fashion-mnist", "fashion-mnist")
+def load_fashion_mnist(data: str | Path | None = None) -> Task:
+    """Return Fashion-MNIST read pixel by pixel: 784 grey values in [0, 1]."""
+    return _image_task("fashion-mnist", "fashion-mnist", data, _pixels)
+
+
+@register("fsdd", "fsdd")
+def load_fsdd(data: str | Path | None = None) -> Task:
+    """Return spoken digits as 64 steps of 32 log-mel bands (`ssm.datasets.log_mel`)."""
+    clips, labels, tested = datasets.load_fsdd(data)
+    x = np.stack([datasets.log_mel(clip) for clip in clips])
+    return Task(
+        "fsdd", x[~tested], labels[~tested], x[tested], labels[tested], 10, _SOURCES["fsdd"]
+    )
+
+
+_SOURCES = {
+    "mnist": "Y. LeCun et al., Proc. IEEE 86, 2278 (1998), doi:10.1109/5.726791",
+    "fashion-mnist": "H. Xiao et al., MIT licence, doi:10.48550/arXiv.1708.07747",
+    "fsdd": "Z. Jackson et al., Free Spoken Digit Dataset, CC BY-SA 4.0, "
+    "doi:10.5281/zenodo.1342401",
+}

@@ -7,9 +7,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +22,7 @@ from torch.nn import functional
 from aimc_sim.errors import AimcError, InputError, UsageError
 from ssm.layers import S4D, Block, Classifier
 from ssm.model import Layer, Model
+from ssm.resume import read_state, write_state
 from ssm.tasks import Task, load_task
 
 
@@ -61,6 +65,7 @@ def train(
     dt_max: float = 1e-1,
     device: str | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
+    checkpoint: str | Path | None = None,
 ) -> Model:
     """Return an S4D classifier trained on the task's training sequences.
 
@@ -85,17 +90,24 @@ def train(
     dt_min, dt_max : bounds of the time steps at the start.
     device : a torch device, such as "cuda"; None is the CPU.
     on_epoch : called with an `Epoch` after every pass.
+    checkpoint : file that keeps the state after every pass; if it exists, training goes on
+        from there, with the same result as without the stop.
 
     Errors: UsageError for arguments out of range; InputError for data that cannot be
-    learned from (shapes, labels, no rows, not finite); AimcError where the loss is no
+    learned from (shapes, labels, no rows, not finite), or a checkpoint of another training;
+    AimcError where the loss is no
     longer finite, with the step.
     """
-    name, x, y, n_classes = _training_data(task)
+    name, x, y, n_classes = training_data(task)
     kernel_lr = lr / 10.0 if kernel_lr is None else kernel_lr
-    _check_settings(epochs, batch_size, lr, kernel_lr, weight_decay, label_smoothing)
-    place = _device(device)
+    check_settings(epochs, batch_size, lr, kernel_lr, weight_decay, label_smoothing)
+    place = choose_device(device)
     cuda = [place] if place.type == "cuda" else []
     mean, spread = _feature_scales(x)
+    settings = (
+        n_heads, n_states, n_layers, norm, epochs, lr, kernel_lr, weight_decay, batch_size, seed,
+        dropout, weight_noise, label_smoothing, dt_min, dt_max,
+    )
     with torch.random.fork_rng(devices=cuda):
         torch.manual_seed(seed)
         module = Classifier(
@@ -120,10 +132,39 @@ def train(
             batch_size=batch_size,
             label_smoothing=label_smoothing,
             on_epoch=on_epoch,
+            checkpoint=None if checkpoint is None else Path(checkpoint),
+            belongs_to=_fingerprint(x, y, settings),
         )
     model = to_model(module, task=name)
     weight = model.encoder_weight / spread[:, np.newaxis]
     return model.replace(encoder_weight=weight, encoder_bias=model.encoder_bias - mean @ weight)
+
+
+def start_models(
+    seeds: Sequence[int],
+    *,
+    d_input: int,
+    n_classes: int,
+    n_heads: int = 64,
+    n_states: int = 64,
+    n_layers: int = 2,
+    norm: str = "post",
+    task: str | None = None,
+) -> list[Model]:
+    """Return untrained models of one shape, one for every seed, for `ssm.fine_tune`.
+
+    Start values are those of `ssm.layers.Classifier`; torch's global random state is left as it
+    was. Errors: UsageError for numbers or a norm out of range.
+    """
+    models = []
+    for seed in seeds:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            module = Classifier(
+                d_input, n_classes, n_heads=n_heads, n_states=n_states, n_layers=n_layers, norm=norm
+            )
+        models.append(to_model(module, task=task))
+    return models
 
 
 def _feature_scales(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -143,6 +184,8 @@ def _fit(
     batch_size: int,
     label_smoothing: float,
     on_epoch: Callable[[Epoch], None] | None,
+    checkpoint: Path | None,
+    belongs_to: str,
 ) -> None:
     """Run the epochs; x (n, time, features), y (n,) on the module's device."""
     n = len(x)
@@ -154,9 +197,17 @@ def _fit(
         total_steps=max(n_steps, 2),
         cycle_momentum=False,
     )
-    start, step = time.perf_counter(), 0
+    start, done = time.perf_counter(), 0
+    kept = None if checkpoint is None else read_state(checkpoint, belongs_to, x.device)
+    if kept is not None:
+        module.load_state_dict(kept["module"])
+        optimizer.load_state_dict(kept["optimizer"])
+        schedule.load_state_dict(kept["schedule"])
+        _set_random_state(kept, x.device)
+        done = kept["epoch"]
+    step = done * -(-n // batch_size)
     module.train()
-    for number in range(1, epochs + 1):
+    for number in range(done + 1, epochs + 1):
         order = torch.randperm(n).to(x.device)
         total_loss, n_right = 0.0, 0
         for rows in order.split(batch_size):
@@ -176,10 +227,38 @@ def _fit(
             schedule.step()
             total_loss += loss_value * len(rows)
             n_right += int((logits.argmax(dim=1) == y[rows]).sum())
+        if checkpoint is not None:
+            state = {
+                "epoch": number, "module": module.state_dict(),
+                "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict(),
+                **_random_state(x.device),
+            }
+            write_state(checkpoint, belongs_to, state)
         if on_epoch is not None:
             wall_s = time.perf_counter() - start
             on_epoch(Epoch(number, epochs, total_loss / n, n_right / n, wall_s))
     module.eval()
+
+
+def _random_state(place: torch.device) -> dict[str, Tensor]:
+    state = {"random": torch.get_rng_state()}
+    if place.type == "cuda":
+        state["random_cuda"] = torch.cuda.get_rng_state(place)
+    return state
+
+
+def _set_random_state(state: dict[str, Any], place: torch.device) -> None:
+    torch.set_rng_state(state["random"].cpu())
+    if place.type == "cuda":
+        torch.cuda.set_rng_state(state["random_cuda"].cpu(), place)
+
+
+def _fingerprint(x: np.ndarray, y: np.ndarray, settings: tuple[Any, ...]) -> str:
+    """Return a hash of everything that the result depends on."""
+    digest = hashlib.sha256(repr(settings).encode())
+    for array in (x, y):
+        digest.update(repr(array.shape).encode() + np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 def to_model(module: Classifier, *, task: str | None = None, name: str = "s4d") -> Model:
@@ -249,7 +328,7 @@ def _optimizer(
     )
 
 
-def _training_data(
+def training_data(
     task: str | Task | tuple[np.ndarray, np.ndarray],
 ) -> tuple[str | None, np.ndarray, np.ndarray, int]:
     """Return (name, x, y, n_classes) of the training part, checked."""
@@ -299,7 +378,7 @@ def _check_data(x: np.ndarray, y: np.ndarray, n_classes: int | None) -> None:
         )
 
 
-def _check_settings(
+def check_settings(
     epochs: int,
     batch_size: int,
     lr: float,
@@ -331,7 +410,12 @@ def _check_settings(
         )
 
 
-def _device(device: str | None) -> torch.device:
+def default_device() -> str:
+    """Return "cuda" where there is a GPU that torch can use, else "cpu"."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def choose_device(device: str | None) -> torch.device:
     try:
         place = torch.device(device or "cpu")
         torch.empty(1, device=place)

@@ -6,6 +6,7 @@ import runpy
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -71,6 +72,26 @@ def test_measurements_become_a_card_and_an_accuracy(capsys, monkeypatch, tmp_pat
     (tmp_path / "writes.csv").write_text(f"target_s,measured_s\n{rows}\n")
     run_example("04_calibrate.py", str(tmp_path / "writes.csv"), *few, monkeypatch=monkeypatch)
     assert "[[programming: normal" in capsys.readouterr().out
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize(
+    ("name", "models"), [("08_zhao.py", 3), ("09_memristor_smnist.py", 6)]
+)
+def test_scripts_that_train_run_on_few_digits(name, models, tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for part in ("train", "test"):
+        arrays[f"x_{part}"] = rng.integers(0, 256, (128, 28, 28), np.uint8)
+        arrays[f"y_{part}"] = rng.integers(0, 10, 128, np.uint8)
+    np.savez(tmp_path / "mnist.npz", **arrays)
+    options = ["--data", str(tmp_path / "mnist.npz"), "--out", str(tmp_path), "--device", "cpu"]
+    run_example(name, "--quick", *options, monkeypatch=monkeypatch)
+    import ssm
+
+    found = [ssm.load(path) for path in tmp_path.glob("*.pt")]
+    assert len(found) == models
+    assert {model.task for model in found} == {"smnist-14x14"}
 
 
 def test_every_example_has_a_test():

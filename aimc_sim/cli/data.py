@@ -8,7 +8,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aimc_sim.errors import InputError
 
@@ -120,6 +120,29 @@ def read_npz(
     import numpy as np
 
     asked = f"{asked} {path}"
+    x, y = _read_arrays(path, asked)
+    x = x if x.dtype in (np.float32, np.float64) else x.astype(np.float32)
+    _check_width(x, model, asked)
+    if not np.isfinite(x).all():
+        raise InputError(asked, "its x has NaN or infinite values", "clean the data")
+    return x, _labels(y, x, model, asked)
+
+
+def read_arrays(path: Path, *, asked: str) -> tuple[NDArray[np.generic], NDArray[np.generic]]:
+    """Return x and y of a file to train on, not yet checked; nothing is ever unpickled.
+
+    Raises InputError for a file that cannot be read or has no x or y.
+    """
+    x, y = _read_arrays(path, asked)
+    if y is None:
+        raise InputError(asked, "it has no labels y", "save with np.savez(path, x=x, y=y)")
+    return x, y
+
+
+def _read_arrays(path: Path, asked: str) -> tuple[Any, Any]:
+    """Return x, real numbers, and y or None of a data file; nothing is ever unpickled."""
+    import numpy as np
+
     if not path.is_file():
         raise InputError(asked, "there is no such file", "check the path")
     try:
@@ -152,11 +175,7 @@ def read_npz(
     x = arrays["x"]
     if x.dtype.kind not in "fiub":
         raise InputError(asked, f"its x is of type {x.dtype}", "give real numbers")
-    x = x if x.dtype in (np.float32, np.float64) else x.astype(np.float32)
-    _check_width(x, model, asked)
-    if not np.isfinite(x).all():
-        raise InputError(asked, "its x has NaN or infinite values", "clean the data")
-    return x, _labels(arrays.get("y"), x, model, asked)
+    return x, arrays.get("y")
 
 
 def _labels(

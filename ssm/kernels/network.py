@@ -51,6 +51,7 @@ class Converters(NamedTuple):
     """Steps of all converters (float32); a limit of 0 is an ideal converter."""
 
     dac_limit: np.float32
+    state_dac_limit: np.float32  # of the states, which may have a width of their own
     adc_limit: np.float32
     adc_noise: np.float32  # in steps
     state_limit: np.float32  # 0: the state register is not quantised
@@ -121,7 +122,7 @@ class Tiles(NamedTuple):
     noisy: np.ndarray
     keys: np.ndarray
     offset: np.ndarray
-    dac_limit: np.float32  # Converters
+    state_dac_limit: np.float32  # Converters
     state_step: np.ndarray
     state_inverse: np.ndarray
     adc_limit: np.float32

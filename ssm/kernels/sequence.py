@@ -33,7 +33,7 @@ def gather_tiles(network, weights, converters, record, work):
     """Return the Tiles of a running sequence."""
     return Tiles(
         network.weight_first, network.part_rows, network.analog, weights.w, weights.v,
-        weights.spread, weights.noisy, weights.keys, weights.offset, converters.dac_limit,
+        weights.spread, weights.noisy, weights.keys, weights.offset, converters.state_dac_limit,
         converters.state_step, converters.state_inverse, converters.adc_limit,
         converters.adc_noise, converters.adc_first, converters.adc_step, converters.adc_inverse,
         record.on, record.states, record.outputs, work.y, work.s, work.total, work.z,

@@ -56,7 +56,7 @@ def drive_states(at, n, x, tiles, out):
     """out[:n] = states at .. at + n - 1 after their DACs (at in 0 .. 2 K - 1, uint64)."""
     if tiles.recording:
         keep_largest(x, at, n, tiles.states, at)
-    drive(x, at, n, tiles.state_step, tiles.state_inverse, at, tiles.dac_limit, out)
+    drive(x, at, n, tiles.state_step, tiles.state_inverse, at, tiles.state_dac_limit, out)
 
 
 @kernel(paste=True)

@@ -42,6 +42,8 @@ def test_help_lists_the_commands_that_exist_and_no_others(cli):
         "presets",
         "device",
         "calibrate",
+        "train",
+        "quantize",
     ]
 
 

@@ -1,0 +1,205 @@
+"""`aimc-sim train` and `aimc-sim quantize`: models in float, rounded, or for a chip."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from aimc_sim.cli.options import ModelFile, PrecisionText, Seed, at_least, check_front_end
+from aimc_sim.errors import UsageError
+
+if TYPE_CHECKING:
+    from ssm.model import Model
+    from ssm.tasks import Task
+
+Data = Annotated[
+    str,
+    typer.Argument(
+        metavar="TASK|DATA.npz",
+        help="A task (digits, smnist, smnist-rows, smnist-14x14, fashion-mnist, fsdd) or a file "
+        "with x (n, time, features) and labels y (n,).",
+    ),
+]
+OutModel = Annotated[
+    Path, typer.Option("--out", metavar="MODEL", help="Where the model goes: .pt or .safetensors.")
+]
+From = Annotated[
+    Path | None,
+    typer.Option("--from", metavar="MODEL", help="Train this model further instead of a new one."),
+]
+Bits = Annotated[
+    str | None,
+    typer.Option(
+        "--precision", metavar="a=8,...", help="With --from: round to these bits while training."
+    ),
+]
+ChipName = Annotated[
+    str | None,
+    typer.Option(
+        "--chip", metavar="NAME|FILE.toml",
+        help="With --from: fresh errors of this chip's cells in every batch.",
+    ),
+]
+At = Annotated[str, typer.Option(metavar="1d", help="With --chip: time since programming.")]
+Form = Annotated[
+    str | None,
+    typer.Option(
+        metavar="leapfrog|digital", help="With --chip: A on cells too (default), or in logic."
+    ),
+]
+Checkpoint = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="Keep the state after every epoch; go on from there if it exists."
+    ),
+]
+
+
+def train(
+    data: Data,
+    out: OutModel,
+    from_model: From = None,
+    precision: Bits = None,
+    chip: ChipName = None,
+    at: At = "1d",
+    form: Form = None,
+    heads: Annotated[int, typer.Option(help="Heads of a layer.")] = 64,
+    states: Annotated[int, typer.Option(help="Real states of a head, an even number.")] = 64,
+    layers: Annotated[int, typer.Option(help="Layers.")] = 2,
+    norm: Annotated[str, typer.Option(metavar="pre|post|none", help="Where norms stand.")] = "post",
+    epochs: Annotated[int, typer.Option(help="Passes over the data.")] = 20,
+    lr: Annotated[
+        float | None, typer.Option(help="Peak learning rate (default: 0.01; with --from 0.002).")
+    ] = None,
+    batch: Annotated[int, typer.Option(help="Sequences of a step.")] = 64,
+    seed: Seed = 0,
+    device: Annotated[
+        str | None, typer.Option(help="cpu or cuda (default: the GPU where there is one).")
+    ] = None,
+    checkpoint: Checkpoint = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No line for each epoch.")] = False,
+) -> None:
+    """Train a model in float; or, with --from, further: rounded, or for the cells of a chip."""
+    for option, value in (("--epochs", epochs), ("--batch", batch)):
+        at_least(option, value, 1)
+    check_front_end()
+    if from_model is None and (precision or chip or form):
+        raise UsageError(
+            "train with --precision, --chip or --form", "there is no --from",
+            "train in float first, then pass --from MODEL",
+        )
+    _check_out(out, from_model)
+    task = _load(data)
+    from ssm.checkpoint import save
+    from ssm.train import default_device
+
+    common: dict[str, Any] = {
+        "epochs": epochs, "batch_size": batch, "seed": seed, "device": device or default_device(),
+        "checkpoint": checkpoint, "on_epoch": None if quiet else _show,
+    }
+    if from_model is None:
+        from ssm.train import train as train_in_float
+
+        model = train_in_float(
+            task, n_heads=heads, n_states=states, n_layers=layers, norm=norm, lr=lr or 1e-2,
+            **common,
+        )
+    else:
+        model = _train_further(task, from_model, precision, chip, at, form, lr or 2e-3, common, out)
+    save(model.replace(name=out.stem), out)
+    size = f"{model.n_parameters} parameters, {model.n_states} states"
+    typer.echo(f"{out}: {size}{_test(model, task)}")
+
+
+def quantize(model: ModelFile, out: OutModel, precision: PrecisionText = None) -> None:
+    """Round the weights of a trained model to fewer bits; activations and states follow at run."""
+    check_front_end()
+    if precision is None:
+        raise UsageError(
+            f"quantise {model}", "no --precision was given", "add for example --precision a=8,c=4"
+        )
+    _check_out(out, model)
+    from ssm.checkpoint import load, save
+    from ssm.quantize import Precision
+    from ssm.quantize import quantize as round_weights
+
+    rounded = round_weights(load(model), Precision.parse(precision))
+    save(rounded.replace(name=out.stem), out)
+    bits = ", ".join(f"{name} {n}" for name, n in (rounded.precision or {}).items())
+    typer.echo(f"{out}: bits of {bits}")
+
+
+def _train_further(
+    task: Any, path: Path, precision: str | None, chip: str | None, at: str, form: str | None,
+    lr: float, common: dict[str, Any], out: Path,
+) -> Model:
+    """Return the model of `path` tuned; where training diverges, the last good one is saved."""
+    from aimc_sim.specs import load_chip
+    from aimc_sim.units import parse_quantity
+    from ssm.checkpoint import load, save
+    from ssm.quantize import Precision
+    from ssm.tune import DivergedError, fine_tune
+
+    bits = None if precision is None else Precision.parse(precision)
+    if form is None and bits is not None and bits.state is not None:
+        form = "digital"
+    try:
+        return fine_tune(
+            load(path), task, precision=bits, chip=None if chip is None else load_chip(chip),
+            at_s=parse_quantity(at, "time"), form=form, lr=lr, **common,
+        )
+    except DivergedError as error:
+        aside = out.with_stem(f"{out.stem}-last-good")
+        save(error.last_good[0].replace(name=aside.stem), aside)
+        typer.echo(f"the model after the last whole epoch is in {aside}", err=True)
+        raise
+
+
+def _show(epoch: Any) -> None:
+    if epoch.number:
+        # one model alone, whose tuning counts runs
+        loss, accuracy = (x if isinstance(x, float) else x[0] for x in (epoch.loss, epoch.accuracy))
+        typer.echo(
+            f"epoch {epoch.number}/{epoch.n_epochs}  loss {loss:.4f}  training accuracy "
+            f"{100 * accuracy:.2f} %  {epoch.wall_s:.0f} s",
+            err=True,
+        )
+
+
+def _load(data: str) -> Task | tuple[Any, Any]:
+    """Return a task, or x and y of a file."""
+    from ssm.tasks import load_task
+
+    if not (data.endswith(".npz") or "/" in data or "\\" in data):
+        return load_task(data)
+    from aimc_sim.cli.data import read_arrays
+
+    return read_arrays(Path(data), asked=f"train on {data}")
+
+
+def _test(model: Model, task: Any) -> str:
+    """Return the accuracy on the task's test part, in words."""
+    from ssm.tasks import Task
+
+    if not isinstance(task, Task):
+        return ""
+    x, y = task.x_test[:1000], task.y_test[:1000]
+    share = float((model.logits(x).argmax(axis=1) == y).mean())
+    return f"; {100 * share:.2f} % of {len(y)} test sequences, states and activations in float"
+
+
+def _check_out(out: Path, read: Path | None) -> None:
+    """Refuse, before anything runs, what could not be written after it."""
+    if out.suffix not in (".pt", ".safetensors"):
+        raise UsageError(
+            f"write the model to {out}", f"the ending '{out.suffix}' names no model format",
+            "end the name in .pt or .safetensors",
+        )
+    if not out.parent.is_dir():
+        raise UsageError(
+            f"write the model to {out}", f"there is no folder {out.parent}", "make the folder first"
+        )
+    if read is not None and out.resolve() == read.resolve():
+        raise UsageError(f"write the model to {out}", "that file is an input", "choose another")

@@ -1,0 +1,431 @@
+"""Several S4D classifiers of one shape, trained side by side as the chip will run them.
+
+A `Trainable` starts from models, holds their parameters with a leading axis of runs (seeds or
+chips that differ), and computes what the deployed network computes: rounded weights and
+activations, the recurrence with its rounded state step by step, and fresh errors of the cells in
+every batch. All of it is differentiable, rounding with straight-through gradients.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ssm.disturbance import Disturbance, power_of_two_above
+from ssm.model import Layer, Model
+from ssm.quantize import Precision
+from ssm.recurrence import recur
+from ssm.rounding import Step, largest_code, quantize_weights, round_range
+
+_FASTEST_DECAY = 1e-30  # |dA| of a pole at zero: its ln is to be finite
+_WIDEST_E, _WIDEST_D = 1.9, 0.999  # e1 e2 < 4 and d < 1 keep the leapfrog form stable
+_LEAST_RANGE = 2.0**-40  # of a row whose state never moved
+
+
+class TrainableLayer(nn.Module):
+    """Parameters of one S4D layer of all runs, and its response."""
+
+    rate_start: Tensor
+    gain: Tensor
+    state_range: Tensor
+    skip_range: Tensor
+
+    def __init__(
+        self, layers: Sequence[Layer], precision: Precision, disturbance: Disturbance | None,
+        form: str, decay: str,
+    ) -> None:
+        super().__init__()
+        self.start, self.precision = tuple(layers), precision
+        self.disturbance, self.leapfrog, self.digital_decay = (
+            disturbance, form == "leapfrog", decay == "digital",
+        )
+        stack = _stack(layers)
+        pole = stack("pole")
+        rate = -np.log(np.maximum(np.abs(pole), _FASTEST_DECAY))
+        gain = stack("mode_weight") * stack("drive")
+        self.register_buffer("rate_start", _tensor(rate))
+        self.register_buffer("gain", _pairs(gain))
+        # as trained: ln of the decay relative to the start, and phase in units of its start
+        self.log_rate = nn.Parameter(torch.zeros(rate.shape))
+        self.frequency = nn.Parameter(_tensor(np.angle(pole) / (2 * rate)))
+        self.readout = nn.Parameter(_pairs(stack("readout")))
+        self.skip = nn.Parameter(_tensor(stack("skip")))
+        self.mix_weight = nn.Parameter(_tensor(stack("mix_weight")))
+        self.mix_bias = nn.Parameter(_tensor(stack("mix_bias")))
+        self.norm_scale = nn.Parameter(_tensor(stack("norm_scale")))
+        self.norm_shift = nn.Parameter(_tensor(stack("norm_shift")))
+        # full-scale inputs of C's rows: a cell stands for a weight times that
+        self.register_buffer("state_range", torch.ones((*pole.shape, 2)))
+        self.register_buffer("skip_range", torch.ones(pole.shape[:2]))
+        runs = pole.shape[0]
+        self.state_step = _step((*pole.shape, 2), precision.state)
+        self.skip_step = _step((runs, 1), precision.act)
+        self.mix_step = _step((runs, 1), precision.act)
+
+    def kernel_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters of A, which want a slower learning rate."""
+        return [self.log_rate, self.frequency]
+
+    def poles(self) -> tuple[Tensor, Tensor]:
+        """Return decay ln 1/|dA| and phase of dA, (runs, H, M), on their grids."""
+        log_rate = torch.log(self.rate_start) + self.log_rate
+        phase = 2 * self.rate_start * self.frequency
+        bits = self.precision.a
+        return torch.exp(round_range(log_rate, bits)), round_range(phase, bits)
+
+    def gains(self) -> Tensor:
+        """Return the folded readout G = mode_weight dB C, (runs, H, M, 2), on its grid."""
+        a, b = self.readout.unbind(-1)
+        c, d = self.gain.unbind(-1)
+        gain = torch.stack([a * c - b * d, a * d + b * c], dim=-1)
+        return quantize_weights(gain, self.precision.c, dim=(-1, -2))
+
+    def skips(self) -> Tensor:
+        """Return D, (runs, H), on its grid."""
+        return quantize_weights(self.skip, self.precision.d, dim=-1)
+
+    def mixing(self) -> Tensor:
+        """Return the mixing weights, (runs, H, K), on their grid."""
+        return quantize_weights(self.mix_weight, self.precision.mix, dim=1)
+
+    def system(self, noisy: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Return step matrices (runs, H, M, 2, 2), readout (runs, H, M, 2) and skip (runs, H)."""
+        rate, phase = self.poles()
+        gain, skip = self.gains(), self.skips()
+        if self.leapfrog:
+            matrix, readout = self._leapfrog(rate, phase, gain, noisy)
+        else:
+            size = torch.exp(-rate)
+            re, im = size * torch.cos(phase), size * torch.sin(phase)
+            matrix = _matrix(re, -im, im, re)
+            readout = torch.stack([gain[..., 0], -gain[..., 1]], dim=-1)
+        if noisy and self.disturbance is not None:
+            rows = torch.cat([self.state_range.flatten(-2), self.skip_range[..., None]], dim=-1)
+            column = torch.cat([readout.flatten(-2), skip[..., None]], dim=-1) * rows
+            largest = _positive(column.detach().abs().amax(dim=-1, keepdim=True))
+            column = self.disturbance.pairs(column, largest) / rows
+            readout, skip = column[..., :-1].unflatten(-1, readout.shape[-2:]), column[..., -1]
+        return matrix, readout, skip
+
+    def _leapfrog(
+        self, rate: Tensor, phase: Tensor, gain: Tensor, noisy: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Return matrix and readout of the sequential leapfrog form (`ssm.forms`)."""
+        re, im = gain.unbind(-1)
+        phase = torch.remainder(phase + math.pi, 2 * math.pi) - math.pi
+        im = torch.where(phase < 0, -im, im)
+        phase = phase.abs()
+        behind = phase > math.pi / 2
+        theta = torch.where(behind, math.pi - phase, phase)
+        im = torch.where(behind, -im, im)
+        sign = 1.0 - 2.0 * behind.to(theta.dtype)
+        e, d = 2 * torch.sin(theta / 2), -torch.expm1(-rate)
+        cells = [e, e, d, d]
+        if noisy and self.disturbance is not None:
+            analog = 2 if self.digital_decay else 4
+            cells = [
+                self.disturbance.singles(cell) if k < analog else cell
+                for k, cell in enumerate(cells)
+            ]
+            cells = [
+                cell.clamp(max=_WIDEST_E if k < 2 else _WIDEST_D) for k, cell in enumerate(cells)
+            ]
+        e1, e2, d1, d2 = cells
+        k1, k2 = sign * (1 - d1), sign * (1 - d2)
+        matrix = _matrix(k1, -k1 * e1, k2 * e2, k2 * (1 - e1 * e2))
+        c1 = -(im * torch.cos(theta / 2) + re * torch.sin(theta / 2))
+        return matrix, torch.stack([re, c1], dim=-1)
+
+    def respond(self, u: Tensor, noisy: bool) -> Tensor:
+        """Return the heads' outputs (B, T, runs, H) for their inputs u of that shape."""
+        matrix, readout, skip = self.system(noisy)
+        step = None if self.state_step is None else self.state_step().flatten(0, 1)
+        bits = None if self.state_step is None else self.state_step.bits
+        y = recur(u.flatten(2), matrix.flatten(0, 1), readout.flatten(0, 1), step, bits)
+        driven = u if self.skip_step is None else self.skip_step.quantize(u)
+        return y.unflatten(2, u.shape[2:]) + driven * skip
+
+    def mix(self, y: Tensor, noisy: bool) -> Tensor:
+        """Return GELU, mixing and gate of the heads' outputs, (B, T, runs, H)."""
+        y = functional.gelu(y)
+        if self.mix_step is not None:
+            y = self.mix_step.quantize(y)
+        weight = _disturbed(self.mixing(), self.disturbance, noisy)
+        mixed = torch.einsum("btrh,rhk->btrk", y, weight) + self.mix_bias
+        return functional.glu(mixed, dim=-1) if mixed.shape[-1] > y.shape[-1] else mixed
+
+    @torch.no_grad()
+    def calibrate(self, u: Tensor) -> None:
+        """Set the ranges of states and inputs from the heads' inputs u (B, T, runs, H)."""
+        if self.state_step is not None:
+            self.state_step.set_range(_largest_states(u, self.system(False)[0]))
+        if self.skip_step is not None:
+            self.skip_step.set_range(_largest(u))
+        self.set_row_ranges(u)
+
+    @torch.no_grad()
+    def calibrate_mixing(self, y: Tensor) -> None:
+        """Set the range of the mixing's inputs from the heads' outputs y (B, T, runs, H)."""
+        if self.mix_step is not None:
+            self.mix_step.set_range(_largest(functional.gelu(y)))
+
+    @torch.no_grad()
+    def set_row_ranges(self, u: Tensor) -> None:
+        """Set the full-scale inputs of C's rows, as deployment would from inputs u."""
+        if self.disturbance is None:
+            return
+        if self.state_step is not None:
+            range_of_states = self.state_step() * (largest_code(self.state_step.bits) + 1)
+        else:
+            range_of_states = _next_power(_largest_states(u, self.system(False)[0]))
+        self.state_range.copy_(range_of_states)
+        self.skip_range.copy_(_next_power(u.abs().amax(dim=(0, 1))))
+
+    def to_layer(self, run: int) -> Layer:
+        """Return the layer of one run with its weights on their grids and its learned steps."""
+        rate, phase = (_array(part[run]) for part in self.poles())
+        start = self.start[run]
+        drive, readout = start.drive, _complex(self.readout[run])
+        if self.precision.c is not None:
+            drive = np.ones_like(start.drive)
+            readout = _complex(self.gains()[run]) / start.mode_weight
+        steps = [self.skip_step, self.mix_step]
+        act = [float(step()[run]) for step in steps if step is not None]
+        return replace(
+            start,
+            pole=np.exp(-rate + 1j * phase),
+            drive=drive,
+            readout=readout,
+            skip=_array(self.skips()[run]),
+            mix_weight=_array(self.mixing()[run]),
+            mix_bias=_array(self.mix_bias[run]),
+            norm_scale=_array(self.norm_scale[run]),
+            norm_shift=_array(self.norm_shift[run]),
+            state_step=None if self.state_step is None else _array(self.state_step()[run]),
+            act_step=np.array(act) if act else None,
+        )
+
+
+class Trainable(nn.Module):
+    """Models of one shape as one module; `forward` gives logits (B, runs, classes).
+
+    Parameters
+    ----------
+    models : one a run. precision : bits of every quantity. disturbance : errors of the cells of
+    each run's chip, drawn anew in every pass while training. form : of A, "digital" or
+    "leapfrog". decay : leapfrog: "tile" or "digital".
+    """
+
+    def __init__(
+        self, models: Sequence[Model], precision: Precision | None = None,
+        disturbance: Disturbance | None = None, form: str = "digital", decay: str = "tile",
+    ) -> None:
+        super().__init__()
+        self.start, self.precision = tuple(models), precision or Precision()
+        self.disturbance = disturbance
+        first = models[0]
+        self.norm, self.pool, self.layer_norm = first.norm, first.pool, first.norm_kind == "layer"
+        self.norm_epsilon = first.norm_epsilon
+        stack = _stack(models)
+        self.encoder_weight = nn.Parameter(_tensor(stack("encoder_weight")))
+        self.encoder_bias = nn.Parameter(_tensor(stack("encoder_bias")))
+        self.decoder_weight = nn.Parameter(_tensor(stack("decoder_weight")))
+        self.decoder_bias = nn.Parameter(_tensor(stack("decoder_bias")))
+        self.layers = [
+            TrainableLayer(
+                [model.layers[k] for model in models], self.precision, disturbance, form, decay
+            )
+            for k in range(first.n_layers)
+        ]
+        for k, layer in enumerate(self.layers):
+            self.add_module(f"layer_{k}", layer)
+        self.input_step = _step((len(models), 1), self.precision.act)
+        self.decode_step = _step((len(models), 1), self.precision.act)
+
+    def set_precision(self, precision: Precision) -> None:
+        """Change the bits of what is rounded; ranges stay."""
+        self.precision = precision
+        for layer in self.layers:
+            layer.precision = precision
+            if layer.state_step is not None and precision.state is not None:
+                layer.state_step.bits = precision.state
+        for step in self._act_steps():
+            step.bits = precision.act or step.bits
+
+    def kernel_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters of A of all layers."""
+        return [p for layer in self.layers for p in layer.kernel_parameters()]
+
+    def step_parameters(self) -> list[nn.Parameter]:
+        """Return the learned ranges of all quantisers."""
+        return [part.log_range for part in self.modules() if isinstance(part, Step)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (B, runs, classes) for x (B, T, d_input)."""
+        h = self._pooled(x)
+        if self.decode_step is not None:
+            h = self.decode_step.quantize(h)
+        return torch.einsum("brh,rhc->brc", h, self._dense("decoder")) + self.decoder_bias
+
+    @torch.no_grad()
+    def calibrate(self, x: Tensor) -> None:
+        """Set the ranges of all quantisers from what the network shows on x (n, T, d_input)."""
+        if self.input_step is not None:
+            self.input_step.set_range(x.abs().amax().expand_as(self.input_step.log_range))
+        with self._undisturbed():
+            # what a quantiser sees depends on those before it alone, so one pass is enough
+            pooled = self._pooled(x, TrainableLayer.calibrate, TrainableLayer.calibrate_mixing)
+        if self.decode_step is not None:
+            self.decode_step.set_range(_largest(pooled[:, None]))
+
+    @torch.no_grad()
+    def set_row_ranges(self, x: Tensor) -> None:
+        """Set the full-scale inputs of C's rows to what the network as it is shows on x."""
+        if self.disturbance is not None:
+            with self._undisturbed():
+                self._pooled(x, TrainableLayer.set_row_ranges)
+
+    @contextmanager
+    def _undisturbed(self) -> Iterator[None]:
+        was = self.training
+        self.eval()
+        try:
+            yield
+        finally:
+            self.train(was)
+
+    def _pooled(
+        self, x: Tensor, see_inputs: Watch | None = None, see_outputs: Watch | None = None
+    ) -> Tensor:
+        """Return the last layer's output, pooled over time (B, runs, H).
+
+        see_inputs, see_outputs : called with every layer and its heads' inputs or outputs.
+        """
+        x = x[:, :, None, :]
+        if self.input_step is not None:
+            x = self.input_step.quantize(x)
+        weight = self._dense("encoder")
+        x = x.expand(-1, -1, weight.shape[0], -1)
+        h = torch.einsum("btri,rih->btrh", x, weight) + self.encoder_bias
+        for layer in self.layers:
+            u = self._normalise(layer, h) if self.norm == "pre" else h
+            if see_inputs is not None:
+                see_inputs(layer, u)
+            y = layer.respond(u, self.training)
+            if see_outputs is not None:
+                see_outputs(layer, y)
+            h = h + layer.mix(y, self.training)
+            h = self._normalise(layer, h) if self.norm == "post" else h
+        return h.mean(dim=1) if self.pool == "mean" else h[:, -1]
+
+    def _dense(self, name: str) -> Tensor:
+        bits = self.precision.enc if name == "encoder" else self.precision.dec
+        weight = quantize_weights(getattr(self, f"{name}_weight"), bits, dim=1)
+        return _disturbed(weight, self.disturbance, self.training)
+
+    def _normalise(self, layer: TrainableLayer, h: Tensor) -> Tensor:
+        if self.layer_norm:
+            h = functional.layer_norm(h, h.shape[-1:], eps=self.norm_epsilon)
+        return h * layer.norm_scale + layer.norm_shift
+
+    def _act_steps(self) -> list[Step]:
+        steps = [self.input_step, self.decode_step]
+        steps += [step for layer in self.layers for step in (layer.skip_step, layer.mix_step)]
+        return [step for step in steps if step is not None]
+
+    @torch.no_grad()
+    def to_models(self) -> list[Model]:
+        """Return the model of every run: weights on their grids, precision, learned steps."""
+        result = []
+        for run, start in enumerate(self.start):
+            p = self.precision
+            act = [float(s()[run]) for s in (self.input_step, self.decode_step) if s is not None]
+            carried = {**(start.precision or {}), **p.given()}
+            result.append(
+                start.replace(
+                    encoder_weight=_array(quantize_weights(self.encoder_weight, p.enc, dim=1)[run]),
+                    encoder_bias=_array(self.encoder_bias[run]),
+                    layers=tuple(layer.to_layer(run) for layer in self.layers),
+                    decoder_weight=_array(quantize_weights(self.decoder_weight, p.dec, dim=1)[run]),
+                    decoder_bias=_array(self.decoder_bias[run]),
+                    precision=carried or None,
+                    act_step=np.array(act) if act else None,
+                    sha256="",
+                )
+            )
+        return result
+
+
+Watch = Callable[[TrainableLayer, Tensor], None]
+
+
+def _disturbed(weight: Tensor, disturbance: Disturbance | None, noisy: bool) -> Tensor:
+    """Return weights (runs, n_in, n_out) as pairs of cells hold them, one scale as the chip has."""
+    if disturbance is None or not noisy:
+        return weight
+    columns = weight.detach().abs().amax(dim=1, keepdim=True)
+    whole = columns.amax(dim=2, keepdim=True).expand_as(columns)
+    block = [chip.weight_scale == "block" for chip in disturbance.chips]
+    shared = torch.tensor(block, device=weight.device).view(-1, 1, 1)
+    return disturbance.pairs(weight, _positive(torch.where(shared, whole, columns)))
+
+
+def _step(shape: tuple[int, ...], bits: int | None) -> Step | None:
+    return None if bits is None else Step(shape, bits)
+
+
+def _matrix(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
+    rows = [torch.stack([a, b], dim=-1), torch.stack([c, d], dim=-1)]
+    return torch.stack(rows, dim=-2)
+
+
+def _largest(x: Tensor) -> Tensor:
+    """Return the largest |x| (B, T, runs, H) of every run, (runs, 1)."""
+    return x.abs().amax(dim=(0, 1, 3))[:, None]
+
+
+def _largest_states(u: Tensor, matrix: Tensor) -> Tensor:
+    """Return the largest magnitude of every state, (runs, H, M, 2), for inputs (B, T, runs, H)."""
+    x = torch.zeros((u.shape[0], *matrix.shape[:-1]), dtype=u.dtype, device=u.device)
+    most = torch.zeros_like(x[0])
+    for t in range(u.shape[1]):
+        x = torch.einsum("rhmij,brhmj->brhmi", matrix, x)
+        x[..., 0] += u[:, t, :, :, None]
+        most = torch.maximum(most, x.abs().amax(dim=0))
+    return most
+
+
+def _next_power(x: Tensor) -> Tensor:
+    return power_of_two_above(x.clamp(min=_LEAST_RANGE), -60)
+
+
+def _positive(x: Tensor) -> Tensor:
+    return torch.where(x > 0, x, torch.ones_like(x))
+
+
+def _tensor(x: np.ndarray) -> Tensor:
+    return torch.as_tensor(np.ascontiguousarray(x)).to(torch.float32)
+
+
+def _pairs(x: np.ndarray) -> Tensor:
+    return torch.view_as_real(torch.as_tensor(x)).to(torch.float32)
+
+
+def _array(x: Tensor) -> np.ndarray:
+    return x.detach().cpu().double().numpy().copy()
+
+
+def _complex(x: Tensor) -> np.ndarray:
+    parts = _array(x)
+    return np.asarray(parts[..., 0] + 1j * parts[..., 1])
+
+
+def _stack(parts: Sequence[object]) -> Callable[[str], np.ndarray]:
+    return lambda name: np.stack([getattr(part, name) for part in parts])

@@ -1,0 +1,77 @@
+"""`train` and `quantize` leave models that `run` reads, and refuse what they cannot do."""
+
+from __future__ import annotations
+
+import importlib
+
+import numpy as np
+import pytest
+
+import ssm
+
+TINY = ["--heads", "4", "--states", "4", "--layers", "1", "--device", "cpu"]
+
+
+@pytest.mark.compiled
+def test_a_new_model_is_trained_tuned_and_rounded(cli, files):
+    data = files / "data.npz"
+    said = cli("train", data, "--out", "float.pt", "--epochs", "2", *TINY)
+    assert "epoch 2/2" in said.stderr and "float.pt:" in said.stdout
+    cli("train", data, "--from", "float.pt", "--precision", "a=8,c=4,state=8,act=6",
+        "--out", "tuned.safetensors", "--epochs", "1", "--device", "cpu")
+    tuned = ssm.load("tuned.safetensors")
+    assert tuned.precision == {"a": 8, "c": 4, "state": 8, "act": 6}
+    assert tuned.layers[0].state_step is not None
+    cli("train", data, "--from", "float.pt", "--chip", "cmo-hfox", "--at", "1h",
+        "--out", "chip.pt", "--epochs", "1", "--device", "cpu")
+    said = cli("quantize", "float.pt", "--precision", "c=4", "--out", "rounded.pt")
+    assert "bits of c 4" in said.stdout
+    assert ssm.load("rounded.pt").precision == {"c": 4}
+
+
+def test_a_stopped_training_in_float_goes_on_with_the_same_result(cli, files, monkeypatch):
+    module = importlib.import_module("ssm.train")
+    data, kept = files / "data.npz", ["--checkpoint", "state.pt"]
+    settings = ["--epochs", "3", *TINY]
+    cli("train", data, "--out", "whole.pt", *settings)
+    write = module.write_state
+
+    def write_and_stop(path, belongs_to, state):
+        write(path, belongs_to, state)
+        if state["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "write_state", write_and_stop)
+    cli("train", data, "--out", "resumed.pt", *settings, *kept, code=130)
+    monkeypatch.setattr(module, "write_state", write)
+    cli("train", data, "--out", "resumed.pt", *settings, *kept)
+    whole, resumed = ssm.load("whole.pt"), ssm.load("resumed.pt")
+    assert np.array_equal(whole.encoder_weight, resumed.encoder_weight)
+    assert np.array_equal(whole.layers[0].pole, resumed.layers[0].pole)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "found"),
+    [
+        (["digits", "--out", "m.txt"], 2, "names no model format"),
+        (["digits", "--out", "absent/m.pt"], 2, "there is no folder"),
+        (["digits", "--out", "m.pt", "--chip", "ideal"], 2, "there is no --from"),
+        (["digit", "--out", "m.pt"], 2, "did you mean 'digits'"),
+        (["digits", "--out", "m.pt", "--epochs", "0"], 2, "at least 1"),
+        (["absent.npz", "--out", "m.pt"], 3, "there is no such file"),
+    ],
+)
+def test_bad_requests_are_refused(cli, arguments, code, found):
+    assert found in cli("train", *arguments, code=code).stderr
+
+
+def test_labels_are_needed(cli, files):
+    said = cli("train", files / "unlabelled.npz", "--out", "m.pt", code=3)
+    assert "it has no labels y" in said.stderr
+
+
+def test_rounding_needs_bits(cli, files):
+    said = cli("quantize", files / "tiny.pt", "--out", "m.pt", code=2)
+    assert "no --precision was given" in said.stderr
+    said = cli("quantize", files / "tiny.pt", "--precision", "a=1", "--out", "m.pt", code=2)
+    assert "Give a whole number from 2 to 16".lower() in said.stderr.lower()
