@@ -13,6 +13,7 @@ from functools import cached_property
 
 import numpy as np
 
+from aimc_sim.assembly import Grid, assemble
 from aimc_sim.cards import DeviceSpec
 from aimc_sim.errors import CapacityError, InputError
 from aimc_sim.kernels.cells import Draws, cell_draws
@@ -94,8 +95,31 @@ class Request:
 
 
 @dataclass(frozen=True)
+class Assembly:
+    """Blocks and columns that lie together: every block of `columns` has tiles of its own.
+
+    blocks : of 2 rows each, the next n of them beside every column, on a diagonal. columns :
+        blocks (2 n + 1) x 1, whose rows are the first rows of those blocks, their second rows,
+        and one more. Cells off the diagonal are idle.
+    together : the n blocks are driven at once, idle cells in between.
+    """
+
+    blocks: Request
+    columns: Request
+    together: bool
+
+    @property
+    def per_column(self) -> int:
+        """Number n of blocks beside a column."""
+        return self.blocks.n_blocks // self.columns.n_blocks
+
+
+@dataclass(frozen=True)
 class Rectangle:
-    """A piece of an array on a tile, in rows and columns of cells; `used` cells carry weights."""
+    """A piece of an array on a tile, in rows and columns of cells; `used` cells carry weights.
+
+    block : number of the block, or group of blocks, that lies in it; of an assembly the first.
+    """
 
     array: str
     block: int
@@ -262,8 +286,10 @@ def group_size(request: Request, tile: TileSpec, n_pieces: int = 1) -> int:
     return max(1, min(tile.rows // request.n_in, tile.cols // width, request.n_blocks))
 
 
-def place(requests: Sequence[Request], spec: ChipSpec) -> Layout:
+def place(requests: Sequence[Request | Assembly], spec: ChipSpec) -> Layout:
     """Return the layout of all requests on the tiles of `spec`, in the order given.
+
+    The two arrays of an assembly follow each other, blocks first.
 
     Raises CapacityError where a block that must not be split is larger than its tile, where the
     pieces of a weight need more columns than a tile has, or where more than `spec.max_tiles`
@@ -276,9 +302,12 @@ def place(requests: Sequence[Request], spec: ChipSpec) -> Layout:
     rectangles: list[Rectangle] = []
     first = 0
     for request in requests:
-        array = _place_array(request, shelves[request.kind], n_pieces, first, rectangles)
-        arrays.append(array)
-        first += array.n_cells
+        if isinstance(request, Assembly):
+            placed = _place_assembly(request, spec, n_pieces, first, rectangles, tile_kinds)
+        else:
+            placed = [_place_array(request, shelves[request.kind], n_pieces, first, rectangles)]
+        arrays += placed
+        first += sum(array.n_cells for array in placed)
     if spec.max_tiles is not None and len(tile_kinds) > spec.max_tiles:
         raise CapacityError(
             f"put the model on chip '{spec.name}'",
@@ -292,20 +321,7 @@ def _place_array(
     request: Request, shelves: _Shelves, n_pieces: int, first: int, rectangles: list[Rectangle]
 ) -> CellArray:
     tile = shelves.tile
-    n_planes = request.cells_per_piece * n_pieces
-    if min(request.n_blocks, request.n_in, request.n_out) < 1:
-        raise InputError(
-            f"map '{request.name}'", f"it is empty ({request.n_in} x {request.n_out})",
-            "give a matrix with at least one row and one column",
-        )
-    if tile.cols < n_planes:
-        raise CapacityError(
-            f"map '{request.name}'",
-            f"a weight takes {n_planes} neighbouring cells, a tile of kind '{request.kind}' "
-            f"holds {tile.rows} x {tile.cols}",
-            f"choose a chip whose {request.kind} has at least {n_planes} columns, or fewer "
-            "cells_per_weight or slices",
-        )
+    n_planes = _cells_of_weight(request, tile, n_pieces)
     group = group_size(request, tile, n_pieces)
     n_groups = -(-request.n_blocks // group)
     n_in, n_out = group * request.n_in, group * request.n_out
@@ -339,6 +355,102 @@ def _place_array(
                     Rectangle(request.name, block, number, row0, col0, rows, cols * n_planes, used)
                 )
     return CellArray(request, group, where_tile, where, part_rows, first)
+
+
+def _cells_of_weight(request: Request, tile: TileSpec, n_pieces: int) -> int:
+    """Return how many neighbouring cells a weight takes, where the request can be placed."""
+    n_planes = request.cells_per_piece * n_pieces
+    if min(request.n_blocks, request.n_in, request.n_out) < 1:
+        raise InputError(
+            f"map '{request.name}'", f"it is empty ({request.n_in} x {request.n_out})",
+            "give a matrix with at least one row and one column",
+        )
+    if tile.cols < n_planes:
+        raise CapacityError(
+            f"map '{request.name}'",
+            f"a weight takes {n_planes} neighbouring cells, a tile of kind '{request.kind}' "
+            f"holds {tile.rows} x {tile.cols}",
+            f"choose a chip whose {request.kind} has at least {n_planes} columns, or fewer "
+            "cells_per_weight or slices",
+        )
+    return n_planes
+
+
+def _place_assembly(
+    wanted: Assembly, spec: ChipSpec, n_pieces: int, first: int, rectangles: list[Rectangle],
+    tile_kinds: list[str],
+) -> list[CellArray]:
+    blocks, columns, n = wanted.blocks, wanted.columns, wanted.per_column
+    tile = tile_of(spec, columns.kind)
+    widths = tuple(_cells_of_weight(request, tile, n_pieces) for request in (blocks, columns))
+    if not blocks.may_split and 2 * n > tile.rows:
+        raise CapacityError(
+            f"map '{blocks.name}' and '{columns.name}' in one array",
+            f"a column sums its {2 * n} rows of states before its ADC, a tile holds {tile.rows}",
+            f"choose tiles of at least {2 * n} rows, or the packed layout",
+        )
+    grid = assemble(n, blocks.n_out, (widths[0], widths[1]), tile.rows, tile.cols)
+    corners = len(tile_kinds) + grid.n_tiles * np.arange(columns.n_blocks)
+    tile_kinds += [columns.kind] * (grid.n_tiles * columns.n_blocks)
+    # the grid's row and column of every row and column of a block, (n, 2) and (n, n_out)
+    rows = np.arange(2 * n).reshape(2, n).T
+    cols = np.arange(blocks.n_out * n).reshape(blocks.n_out, n).T
+    if wanted.together:
+        rows, cols = rows.reshape(1, -1), cols.reshape(1, -1)
+    last = np.full((1, 1), blocks.n_out * n)
+    own, read = (
+        _cells_on(grid, tile, corners, *lines)
+        for lines in ((rows, cols), (np.arange(2 * n + 1)[None], last))
+    )
+    array = CellArray(blocks, n if wanted.together else 1, *own, tile.rows + 2 * n, first)
+    others = CellArray(
+        columns, 1, *read, min(2 * n + 1, tile.rows), first + array.n_cells
+    )
+    end = int(last[0, 0])
+    for each, n_rows, lines in (
+        (array, 2 * n, slice(0, end)), (others, 2 * n + 1, slice(end, None))
+    ):
+        _outline(each, grid, n_rows, lines, corners, tile, rectangles)
+    return [array, others]
+
+
+def _cells_on(
+    grid: Grid, tile: TileSpec, corners: np.ndarray, rows: np.ndarray, cols: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return tile and element, (n_planes, n_arrays * n_groups, n_in, n_out), of some cells.
+
+    rows (n_groups, n_in), cols (n_groups, n_out) : lines of the grid. corners (n_arrays,) : the
+    first tile of every array.
+    """
+    part = grid.row_part[rows][:, :, None] * grid.parts[1] + grid.col_part[cols][:, None, :]
+    element = grid.row[rows][:, :, None] * tile.cols + grid.col[cols][:, None, :]
+    planes = np.arange(grid.width[cols.flat[0]])
+    where = corners[None, :, None, None, None] + part
+    where = np.broadcast_to(where, (planes.size, *where.shape[1:]))
+    elements = np.broadcast_to(element + planes[:, None, None, None, None], where.shape)
+    shape = (planes.size, -1, *part.shape[1:])
+    return where.reshape(shape).astype(np.int32), elements.reshape(shape).astype(np.int64)
+
+
+def _outline(
+    array: CellArray, grid: Grid, n_rows: int, cols: slice, corners: np.ndarray,
+    tile: TileSpec, rectangles: list[Rectangle],
+) -> None:
+    """Add the rectangles, idle cells included, that an array's columns fill on every tile."""
+    used = np.bincount(array.tile[array.carries_weight()], minlength=corners[-1] + grid.n_tiles)
+    per_corner = array.tile.shape[1] // len(corners)
+    for k, corner in enumerate(corners):
+        for down in range(grid.parts[0]):
+            rows = min(n_rows - down * tile.rows, tile.rows)
+            for across, col, width in grid.spans(cols):
+                number = int(corner) + down * grid.parts[1] + across
+                if rows > 0:
+                    rectangles.append(
+                        Rectangle(
+                            array.request.name, k * per_corner, number, 0, col, rows,
+                            width, int(used[number]),
+                        )
+                    )
 
 
 def weight_scale(w: np.ndarray, device: DeviceSpec, per: str) -> np.ndarray:
