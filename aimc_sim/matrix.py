@@ -145,11 +145,16 @@ def map_matrix(w: ArrayLike, spec: ChipSpec, calibrate: ArrayLike | None = None)
     [[1.0, 2.0, 3.0]]
     """
     w = np.asarray(w)
-    if w.ndim != 2 or w.size == 0 or w.dtype.kind not in "fiubc" or not np.isfinite(w).all():
+    if w.ndim != 2 or w.size == 0:
+        what = "empty" if w.size == 0 else "no matrix"
         raise InputError(
-            "map a matrix",
-            f"it has shape {w.shape}, type {w.dtype}, or values that are not finite",
-            "give a non-empty 2-D matrix of finite numbers",
+            "map a matrix", f"it is {what}, its shape is {w.shape}",
+            "give rows and columns, at least one of each",
+        )
+    if w.dtype.kind not in "fiubc" or not np.isfinite(w).all():
+        raise InputError(
+            "map a matrix", f"some of its values ({w.dtype}) are not finite numbers",
+            "give finite real or complex numbers",
         )
     real = np.asarray(w, float) if not np.iscomplexobj(w) else np.block(
         [[w.real, w.imag], [-w.imag, w.real]]

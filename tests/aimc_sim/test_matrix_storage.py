@@ -69,21 +69,25 @@ def test_converters_of_the_columns_have_ranges_of_that_direction():
     assert error(1e-3 * Z @ small, 1e-3 * Z @ w.T) < 0.01
 
 
-def test_partial_sums_of_columns_are_added_after_their_own_converters():
+@pytest.mark.parametrize("batch", [3, 20])
+@pytest.mark.parametrize("turned", [False, True])
+def test_partial_sums_are_added_after_their_own_converters(turned, batch):
     spec = ChipSpec.preset("ideal").replace(**SMALL, **{"adc.bits": 6})
-    a = map_matrix(W, spec).program(seed=1).T
-    step = (a.mapped.adc_range / 31).astype(float)
-    scaled = Z * a.mapped.drive
-    full = np.abs(scaled).max(axis=1, keepdims=True)
-    total = np.zeros((20, 30))
-    for part in range(3):
-        rows = slice(5 * part, 5 * part + 5)
-        y = scaled[:, rows] / full @ a.mapped.real[rows]
-        total += np.clip(np.rint(y / step[part]), -31, 31) * step[part]
-    found, off = Z @ a, 1.5 * (step.sum(axis=0) * full)
-    exact = np.isclose(found, total * full, rtol=1e-4, atol=1e-5)
-    assert exact.mean() > 0.99  # but for sums that float32 rounds to the other side of a step
-    assert (np.abs(found - total * full) <= off).all()
+    a = map_matrix(W, spec).program(seed=1)
+    a, x = (a.T, Z[:batch] * a.T.mapped.drive) if turned else (a, X[:batch])
+    n_parts, step = len(a.mapped.adc_range), (a.mapped.adc_range / 31).astype(float)
+    assert n_parts == (3 if turned else 4)
+    full = np.abs(x).max(axis=1, keepdims=True)
+    wanted = np.zeros((batch, a.mapped.real.shape[1]))
+    size = a.mapped.part_rows
+    for part in range(n_parts):
+        rows = slice(size * part, size * (part + 1))
+        y = x[:, rows] / full @ a.mapped.real[rows]
+        wanted += np.clip(np.rint(y / step[part]), -31, 31) * step[part] * full
+    found = (Z if turned else X)[:batch] @ a
+    # exact, but for sums that float32 rounds to the other side of a step
+    assert np.isclose(found, wanted, rtol=1e-4, atol=1e-5).mean() > 0.99
+    assert (np.abs(found - wanted) <= 1.5 * step.sum(axis=0) * full).all()
 
 
 def test_reads_of_rows_and_of_columns_draw_noise_of_their_own():

@@ -31,7 +31,8 @@ def test_every_tile_is_drawn_once_with_its_share_in_use():
     assert len(pages) == count_pages(layout, SPEC) == 2
     titles = [text for page in pages for text in texts(page) if text.startswith("tile ")]
     assert sorted(int(t.split()[1].rstrip(":")) for t in titles) == list(range(layout.n_tiles))
-    drawn = np.array([(image != 1.0).any(axis=2).mean() for page in pages for image in images(page)])
+    pictures = [image for page in pages for image in images(page)]
+    drawn = np.array([(image != 1.0).any(axis=2).mean() for image in pictures])
     said = np.array([float(title.split()[2]) / 100 for title in titles])
     np.testing.assert_allclose(said, drawn, atol=0.0006)
     assert "16 x 12 cells each" in texts(pages[0])[-1]
