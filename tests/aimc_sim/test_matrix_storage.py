@@ -104,6 +104,17 @@ def test_reads_of_rows_and_of_columns_draw_noise_of_their_own():
     assert abs(np.corrcoef(rows, columns)[0, 1]) < 5 / np.sqrt(400)
 
 
+def test_an_output_whose_calibration_reads_are_all_alike_keeps_its_gain():
+    """Of this matrix one: few patterns stay within its range, and all of them read one code."""
+    rng = np.random.default_rng(6)
+    w = rng.standard_normal((3000, 4)) * 10.0 ** rng.uniform(-2, 2, 4)
+    spec = ChipSpec.preset("reram-wan2022").replace(
+        compensation="affine", compensation_reads=40
+    )
+    z = rng.standard_normal((20, 4))
+    assert error(z @ map_matrix(w, spec).program(seed=3).wait(3600.0).T, z @ w.T) < 0.5
+
+
 def test_noise_that_moves_with_the_reads_of_rows_is_refused_for_columns():
     a = map_matrix(W, NOISY.replace(noise_in_time="spectrum")).program(seed=1)
     with pytest.raises(UsageError, match="noise moves with the reads of its rows"):
