@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from aimc_sim.citations import cite
     from aimc_sim.devices import predict
     from aimc_sim.errors import AimcError, CapacityError, InputError, UsageError
-    from aimc_sim.matrix import AnalogMatrix, MappedMatrix, map_matrix
+    from aimc_sim.matrix import AnalogMatrix, MappedMatrix, load_matrix, map_matrix
     from aimc_sim.specs import (
         AdcSpec,
         ChipSpec,
@@ -38,7 +38,7 @@ _HOMES = {
     "aimc_sim.citations": ("cite",),
     "aimc_sim.devices": ("predict",),
     "aimc_sim.errors": ("AimcError", "CapacityError", "InputError", "UsageError"),
-    "aimc_sim.matrix": ("AnalogMatrix", "MappedMatrix", "map_matrix"),
+    "aimc_sim.matrix": ("AnalogMatrix", "MappedMatrix", "load_matrix", "map_matrix"),
     "aimc_sim.specs": (
         "AdcSpec", "ChipSpec", "DacSpec", "FaultSpec", "TileSpec", "WriteSpec", "load_chip",
         "presets",
@@ -63,6 +63,7 @@ __all__ = [
     "WriteSpec",
     "cite",
     "load_chip",
+    "load_matrix",
     "map_matrix",
     "predict",
     "presets",

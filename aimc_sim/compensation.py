@@ -21,6 +21,7 @@ GLOBAL_READS = 2  # one right after programming, one now
 _CHUNK = 64  # patterns held at once
 _INSIDE = 0.875  # of an ADC's range: what a pattern may ask for, so that no read of it clips
 _SIGNIFICANT_GAIN = 5.0  # standard errors from zero
+_LEAST_GAIN = 1e-6  # below, reads were all alike and the slope is what rounding makes of zero
 _SIGNIFICANT_OFFSET = 3.0
 _CALIBRATION_PLACE = 1 << 63  # above all tiles, whose cells draw from the same purpose
 
@@ -175,6 +176,7 @@ def fit_columns(
         freedom = n - (2 if affine else 1)
         error = np.sqrt(np.maximum(yy - gain * uy, 0.0) / (freedom * uu))
         good = (freedom > 0) & (uu > 0) & (gain > _SIGNIFICANT_GAIN * error)
+        good &= gain > _LEAST_GAIN
         offset = np.zeros(gain.size)
         if affine:
             found_offset = (y - gain * u) / n

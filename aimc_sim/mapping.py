@@ -9,13 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
+from aimc_sim.arrays import (
+    KINDS,
+    Assembly,
+    CellArray,
+    Layout,
+    Rectangle,
+    Request,
+    tile_of,
+)
+from aimc_sim.assembly import Grid, assemble
 from aimc_sim.cards import DeviceSpec
 from aimc_sim.errors import CapacityError, InputError
-from aimc_sim.kernels.cells import Draws, cell_draws
 from aimc_sim.specs import ChipSpec, TileSpec
 
 
@@ -71,159 +79,6 @@ def pieces_of(spec: ChipSpec) -> Pieces:
     return Pieces(spec.levels, spec.cells_per_weight, spec.slices)
 
 
-@dataclass(frozen=True)
-class Request:
-    """An array that wants cells: n_blocks independent blocks of n_in x n_out weights.
-
-    kind : "tile" or "short_tile". pair : two cells a piece. may_split : rows may go to several
-    tiles (partial sums are added after their ADCs) and columns too.
-    """
-
-    name: str
-    n_blocks: int
-    n_in: int
-    n_out: int
-    pair: bool = True
-    kind: str = "tile"
-    may_split: bool = True
-
-    @property
-    def cells_per_piece(self) -> int:
-        """Cells of one piece of a weight: two of a pair, else one."""
-        return 2 if self.pair else 1
-
-
-@dataclass(frozen=True)
-class Rectangle:
-    """A piece of an array on a tile, in rows and columns of cells; `used` cells carry weights."""
-
-    array: str
-    block: int
-    tile: int
-    row: int
-    col: int
-    rows: int
-    cols: int
-    used: int
-
-
-@dataclass(frozen=True, eq=False)
-class CellArray:
-    """The cells of one request.
-
-    group : blocks driven together, block-diagonal in one rectangle, idle cells between them;
-        1 where blocks are driven one at a time.
-    tile, element : (n_planes, n_groups, group * n_in, group * n_out), int32 and int64: the cells
-        of every weight, piece by piece, of a pair the plus and then the minus cell;
-        element = row * cols + col on its tile.
-    part_rows : rows of a block that share a tile; a taller block is summed in parts.
-    first : index of the array's first cell on the chip; cells lie in the order of `tile`.
-    """
-
-    request: Request
-    group: int
-    tile: np.ndarray
-    element: np.ndarray
-    part_rows: int
-    first: int
-
-    @property
-    def n_cells(self) -> int:
-        """Number of cells, idle ones between driven blocks included."""
-        return int(self.tile.size)
-
-    @property
-    def n_parts(self) -> int:
-        """Number of row parts, each with its own conversions."""
-        return -(-self.tile.shape[2] // self.part_rows)
-
-    def cell_index(self) -> np.ndarray:
-        """Return the chip-wide index of every cell, the shape of `tile`."""
-        return self.first + np.arange(self.n_cells, dtype=np.int64).reshape(self.tile.shape)
-
-    def by_piece(self, cells: np.ndarray) -> np.ndarray:
-        """Return values of the array's cells, of the shape of `tile` or flat, piece by piece.
-
-        (n_pieces, 1 or 2, n_groups, group * n_in, group * n_out).
-        """
-        return cells.reshape(-1, self.request.cells_per_piece, *self.tile.shape[1:])
-
-    def carries_weight(self) -> np.ndarray:
-        """Return which cells carry a weight, the shape of `tile`; the others lie idle between."""
-        request, n_groups = self.request, self.tile.shape[1]
-        carries = np.zeros(self.tile.shape[1:], bool)
-        for j in range(self.group):
-            rows = slice(j * request.n_in, (j + 1) * request.n_in)
-            cols = slice(j * request.n_out, (j + 1) * request.n_out)
-            there = np.arange(n_groups) * self.group + j < request.n_blocks
-            carries[:, rows, cols] = there[:, None, None]
-        return np.broadcast_to(carries, self.tile.shape)
-
-
-@dataclass(frozen=True, eq=False)
-class Layout:
-    """All arrays of a chip and the tiles they fill."""
-
-    arrays: tuple[CellArray, ...]
-    rectangles: tuple[Rectangle, ...]
-    tile_kinds: tuple[str, ...]  # kind of every tile
-
-    @property
-    def n_tiles(self) -> int:
-        """Number of tiles of all kinds."""
-        return len(self.tile_kinds)
-
-    @property
-    def n_cells(self) -> int:
-        """Number of cells that are simulated: those with a weight and idle ones that are read."""
-        return sum(array.n_cells for array in self.arrays)
-
-    def array(self, name: str) -> CellArray:
-        """Return the array of that name (KeyError where there is none)."""
-        for array in self.arrays:
-            if array.request.name == name:
-                return array
-        raise KeyError(name)
-
-    @property
-    def addresses(self) -> tuple[np.ndarray, np.ndarray]:
-        """Tile and element of every cell, (n_cells,) int32 and int64."""
-        tiles = [array.tile.ravel() for array in self.arrays]
-        elements = [array.element.ravel() for array in self.arrays]
-        return (
-            np.concatenate([np.zeros(0, np.int32), *tiles]),
-            np.concatenate([np.zeros(0, np.int64), *elements]),
-        )
-
-    def carries_weight(self) -> np.ndarray:
-        """Return which cells carry a weight, (n_cells,) bool."""
-        carries = [array.carries_weight().ravel() for array in self.arrays]
-        return np.concatenate([np.zeros(0, bool), *carries])
-
-    @cached_property
-    def draws(self) -> Draws:
-        """The random blocks of all cells; chips of one layout share them."""
-        return cell_draws(*self.addresses)
-
-    def n_used(self) -> int:
-        """Return the number of cells that carry a weight."""
-        return sum(rectangle.used for rectangle in self.rectangles)
-
-    def utilisation(self, spec: ChipSpec) -> float:
-        """Return the share of all cells of the tiles in use that carry a weight."""
-        size = {kind: tile_of(spec, kind).rows * tile_of(spec, kind).cols for kind in KINDS}
-        total = sum(size[kind] for kind in self.tile_kinds)
-        return self.n_used() / total if total else 0.0
-
-
-KINDS = ("tile", "short_tile")
-
-
-def tile_of(spec: ChipSpec, kind: str) -> TileSpec:
-    """Return the tile spec of a kind."""
-    return spec.short_tile if kind == "short_tile" else spec.tile
-
-
 class _Shelves:
     """First-fit shelf packing of rectangles onto tiles of one kind."""
 
@@ -262,8 +117,10 @@ def group_size(request: Request, tile: TileSpec, n_pieces: int = 1) -> int:
     return max(1, min(tile.rows // request.n_in, tile.cols // width, request.n_blocks))
 
 
-def place(requests: Sequence[Request], spec: ChipSpec) -> Layout:
+def place(requests: Sequence[Request | Assembly], spec: ChipSpec) -> Layout:
     """Return the layout of all requests on the tiles of `spec`, in the order given.
+
+    The two arrays of an assembly follow each other, blocks first.
 
     Raises CapacityError where a block that must not be split is larger than its tile, where the
     pieces of a weight need more columns than a tile has, or where more than `spec.max_tiles`
@@ -276,9 +133,12 @@ def place(requests: Sequence[Request], spec: ChipSpec) -> Layout:
     rectangles: list[Rectangle] = []
     first = 0
     for request in requests:
-        array = _place_array(request, shelves[request.kind], n_pieces, first, rectangles)
-        arrays.append(array)
-        first += array.n_cells
+        if isinstance(request, Assembly):
+            placed = _place_assembly(request, spec, n_pieces, first, rectangles, tile_kinds)
+        else:
+            placed = [_place_array(request, shelves[request.kind], n_pieces, first, rectangles)]
+        arrays += placed
+        first += sum(array.n_cells for array in placed)
     if spec.max_tiles is not None and len(tile_kinds) > spec.max_tiles:
         raise CapacityError(
             f"put the model on chip '{spec.name}'",
@@ -292,20 +152,7 @@ def _place_array(
     request: Request, shelves: _Shelves, n_pieces: int, first: int, rectangles: list[Rectangle]
 ) -> CellArray:
     tile = shelves.tile
-    n_planes = request.cells_per_piece * n_pieces
-    if min(request.n_blocks, request.n_in, request.n_out) < 1:
-        raise InputError(
-            f"map '{request.name}'", f"it is empty ({request.n_in} x {request.n_out})",
-            "give a matrix with at least one row and one column",
-        )
-    if tile.cols < n_planes:
-        raise CapacityError(
-            f"map '{request.name}'",
-            f"a weight takes {n_planes} neighbouring cells, a tile of kind '{request.kind}' "
-            f"holds {tile.rows} x {tile.cols}",
-            f"choose a chip whose {request.kind} has at least {n_planes} columns, or fewer "
-            "cells_per_weight or slices",
-        )
+    n_planes = _cells_of_weight(request, tile, n_pieces)
     group = group_size(request, tile, n_pieces)
     n_groups = -(-request.n_blocks // group)
     n_in, n_out = group * request.n_in, group * request.n_out
@@ -339,6 +186,102 @@ def _place_array(
                     Rectangle(request.name, block, number, row0, col0, rows, cols * n_planes, used)
                 )
     return CellArray(request, group, where_tile, where, part_rows, first)
+
+
+def _cells_of_weight(request: Request, tile: TileSpec, n_pieces: int) -> int:
+    """Return how many neighbouring cells a weight takes, where the request can be placed."""
+    n_planes = request.cells_per_piece * n_pieces
+    if min(request.n_blocks, request.n_in, request.n_out) < 1:
+        raise InputError(
+            f"map '{request.name}'", f"it is empty ({request.n_in} x {request.n_out})",
+            "give a matrix with at least one row and one column",
+        )
+    if tile.cols < n_planes:
+        raise CapacityError(
+            f"map '{request.name}'",
+            f"a weight takes {n_planes} neighbouring cells, a tile of kind '{request.kind}' "
+            f"holds {tile.rows} x {tile.cols}",
+            f"choose a chip whose {request.kind} has at least {n_planes} columns, or fewer "
+            "cells_per_weight or slices",
+        )
+    return n_planes
+
+
+def _place_assembly(
+    wanted: Assembly, spec: ChipSpec, n_pieces: int, first: int, rectangles: list[Rectangle],
+    tile_kinds: list[str],
+) -> list[CellArray]:
+    blocks, columns, n = wanted.blocks, wanted.columns, wanted.per_column
+    tile = tile_of(spec, columns.kind)
+    widths = tuple(_cells_of_weight(request, tile, n_pieces) for request in (blocks, columns))
+    if not blocks.may_split and 2 * n > tile.rows:
+        raise CapacityError(
+            f"map '{blocks.name}' and '{columns.name}' in one array",
+            f"a column sums its {2 * n} rows of states before its ADC, a tile holds {tile.rows}",
+            f"choose tiles of at least {2 * n} rows, or the packed layout",
+        )
+    grid = assemble(n, blocks.n_out, (widths[0], widths[1]), tile.rows, tile.cols)
+    corners = len(tile_kinds) + grid.n_tiles * np.arange(columns.n_blocks)
+    tile_kinds += [columns.kind] * (grid.n_tiles * columns.n_blocks)
+    # the grid's row and column of every row and column of a block, (n, 2) and (n, n_out)
+    rows = np.arange(2 * n).reshape(2, n).T
+    cols = np.arange(blocks.n_out * n).reshape(blocks.n_out, n).T
+    if wanted.together:
+        rows, cols = rows.reshape(1, -1), cols.reshape(1, -1)
+    last = np.full((1, 1), blocks.n_out * n)
+    own, read = (
+        _cells_on(grid, tile, corners, *lines)
+        for lines in ((rows, cols), (np.arange(2 * n + 1)[None], last))
+    )
+    array = CellArray(blocks, n if wanted.together else 1, *own, tile.rows + 2 * n, first)
+    others = CellArray(
+        columns, 1, *read, min(2 * n + 1, tile.rows), first + array.n_cells
+    )
+    end = int(last[0, 0])
+    for each, n_rows, lines in (
+        (array, 2 * n, slice(0, end)), (others, 2 * n + 1, slice(end, None))
+    ):
+        _outline(each, grid, n_rows, lines, corners, tile, rectangles)
+    return [array, others]
+
+
+def _cells_on(
+    grid: Grid, tile: TileSpec, corners: np.ndarray, rows: np.ndarray, cols: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return tile and element, (n_planes, n_arrays * n_groups, n_in, n_out), of some cells.
+
+    rows (n_groups, n_in), cols (n_groups, n_out) : lines of the grid. corners (n_arrays,) : the
+    first tile of every array.
+    """
+    part = grid.row_part[rows][:, :, None] * grid.parts[1] + grid.col_part[cols][:, None, :]
+    element = grid.row[rows][:, :, None] * tile.cols + grid.col[cols][:, None, :]
+    planes = np.arange(grid.width[cols.flat[0]])
+    where = corners[None, :, None, None, None] + part
+    where = np.broadcast_to(where, (planes.size, *where.shape[1:]))
+    elements = np.broadcast_to(element + planes[:, None, None, None, None], where.shape)
+    shape = (planes.size, -1, *part.shape[1:])
+    return where.reshape(shape).astype(np.int32), elements.reshape(shape).astype(np.int64)
+
+
+def _outline(
+    array: CellArray, grid: Grid, n_rows: int, cols: slice, corners: np.ndarray,
+    tile: TileSpec, rectangles: list[Rectangle],
+) -> None:
+    """Add the rectangles, idle cells included, that an array's columns fill on every tile."""
+    used = np.bincount(array.tile[array.carries_weight()], minlength=corners[-1] + grid.n_tiles)
+    per_corner = array.tile.shape[1] // len(corners)
+    for k, corner in enumerate(corners):
+        for down in range(grid.parts[0]):
+            rows = min(n_rows - down * tile.rows, tile.rows)
+            for across, col, width in grid.spans(cols):
+                number = int(corner) + down * grid.parts[1] + across
+                if rows > 0:
+                    rectangles.append(
+                        Rectangle(
+                            array.request.name, k * per_corner, number, 0, col, rows,
+                            width, int(used[number]),
+                        )
+                    )
 
 
 def weight_scale(w: np.ndarray, device: DeviceSpec, per: str) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from threading import RLock
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,8 @@ import numpy as np
 
 from aimc_sim.chip import Chip, Reads
 from aimc_sim.compensation import Wiring, calibration_reads, fit_columns, global_gain
-from aimc_sim.errors import InputError
+from aimc_sim.errors import InputError, UsageError
+from aimc_sim.faults import NAMES
 from aimc_sim.kernels import mvm
 from aimc_sim.kernels.moving import MOVING, Moving, Telegraph, start_moving
 from aimc_sim.mapping import (
@@ -26,11 +27,16 @@ from aimc_sim.mapping import (
 from aimc_sim.noise import noise_split, refresh_pace
 from aimc_sim.randomness import Purpose, clock_word
 from aimc_sim.specs import ChipSpec, check_chip
+from aimc_sim.storage import WRITTEN, read_matrix, save_matrix
+from aimc_sim.writing import Written
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import ArrayLike
 
 _BLAS_FROM = 16  # batch from which two matrix products beat fused loops, measured
+_COLUMN_PARTS = 1 << 19  # of a READ's place: parts of a matrix that is driven from its columns
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +45,9 @@ class MappedMatrix:
 
     w : (n_in, n_out) as given. real : the real matrix on the tiles, of twice the size where w is
     complex. full_scale : input at the DAC's end (None: the largest of every vector).
+    forward : None, or the matrix whose cells this one drives from the columns: w and real are
+    then those of the transpose, real in units in which every cell counts alike, drive (n_in,) what
+    an input is multiplied by before its DAC for that.
     """
 
     w: np.ndarray
@@ -48,21 +57,57 @@ class MappedMatrix:
     scale: np.ndarray
     full_scale: float | None
     adc_range: np.ndarray  # (n_parts, n_out) output at the ADC's end, full-scale inputs being 1
+    forward: MappedMatrix | None = None
+    drive: np.ndarray | None = None
 
     def __str__(self) -> str:
         n_in, n_out = self.w.shape
         kind = "complex" if np.iscomplexobj(self.w) else "real"
+        turned = "" if self.forward is None else ", driven from the columns"
         return (
             f"{kind} {n_in} x {n_out} matrix on {self.layout.n_tiles} tile(s) of "
             f"{self.spec.tile.rows} x {self.spec.tile.cols} ({self.spec.name}), "
             f"{self.layout.n_used()} cells, {100 * self.layout.utilisation(self.spec):.1f} % used"
+            f"{turned}"
         )
 
     __repr__ = __str__
 
+    @property
+    def part_rows(self) -> int:
+        """Inputs that share a tile; the outputs of further ones are added after their ADCs."""
+        if self.forward is None:
+            return self.layout.arrays[0].part_rows
+        array = self.layout.arrays[0]
+        return min(len(self.real), self.spec.tile.cols // len(array.tile))
+
+    @property
+    def T(self) -> MappedMatrix:  # noqa: N802 - numpy's name
+        """The transpose on the same cells, y = x @ w.T: columns driven, currents read on rows."""
+        return self.transpose()
+
+    def transpose(self, calibrate: ArrayLike | None = None) -> MappedMatrix:
+        """Return the transpose on the same cells, with converter ranges of that direction.
+
+        Both lines of a pair carry an input, with opposite signs. A column's scale multiplies its
+        input before the DAC. calibrate : as of `map_matrix`.
+        """
+        if self.forward is not None:
+            return self.forward
+        scale = np.broadcast_to(self.scale[0, 0] / self.scale.max(), self.real.shape[1:])
+        real, w = np.ascontiguousarray((self.real / scale).T), self.w.T
+        probe, full_scale = _probe(w, len(real), calibrate, scale)
+        turned = replace(
+            self, w=w, real=real, full_scale=full_scale, forward=self,
+            drive=scale.astype(np.float32),
+        )
+        return replace(turned, adc_range=_adc_range(probe, real, turned.part_rows, self.spec))
+
     @cached_property
     def target_s(self) -> np.ndarray:
         """Conductances asked for, (n_cells,) float32 [S]."""
+        if self.forward is not None:
+            return self.forward.target_s
         target = target_conductances(
             self.real[None], self.scale, self.spec.device, pair=True, pieces=pieces_of(self.spec)
         )
@@ -70,6 +115,8 @@ class MappedMatrix:
 
     def program(self, seed: int = 0, replica: int = 0) -> AnalogMatrix:
         """Return the matrix programmed on one sampled chip."""
+        if self.forward is not None:
+            return AnalogMatrix(self, self.forward.program(seed, replica).chip)
         chip = Chip(self.spec, self.layout, self.target_s, seed, first_replica=replica)
         return AnalogMatrix(self, chip)
 
@@ -96,11 +143,16 @@ def map_matrix(w: ArrayLike, spec: ChipSpec, calibrate: ArrayLike | None = None)
     [[1.0, 2.0, 3.0]]
     """
     w = np.asarray(w)
-    if w.ndim != 2 or w.size == 0 or w.dtype.kind not in "fiubc" or not np.isfinite(w).all():
+    if w.ndim != 2 or w.size == 0:
+        what = "empty" if w.size == 0 else "no matrix"
         raise InputError(
-            "map a matrix",
-            f"it has shape {w.shape}, type {w.dtype}, or values that are not finite",
-            "give a non-empty 2-D matrix of finite numbers",
+            "map a matrix", f"it is {what}, its shape is {w.shape}",
+            "give rows and columns, at least one of each",
+        )
+    if w.dtype.kind not in "fiubc" or not np.isfinite(w).all():
+        raise InputError(
+            "map a matrix", f"some of its values ({w.dtype}) are not finite numbers",
+            "give finite real or complex numbers",
         )
     real = np.asarray(w, float) if not np.iscomplexobj(w) else np.block(
         [[w.real, w.imag], [-w.imag, w.real]]
@@ -109,24 +161,66 @@ def map_matrix(w: ArrayLike, spec: ChipSpec, calibrate: ArrayLike | None = None)
     layout = place([Request("matrix", 1, *real.shape)], spec)
     scale = weight_scale(real[None], spec.device, spec.weight_scale)
     probe, full_scale = _probe(w, real.shape[0], calibrate)
-    array = layout.arrays[0]
-    parts = range(0, real.shape[0], array.part_rows)
-    outputs = [np.abs(probe[:, p : p + array.part_rows] @ real[p : p + array.part_rows])
-               .max(axis=0) for p in parts]
-    adc_range = np.stack(outputs) * spec.adc.headroom
-    adc_range = np.where(adc_range > 0, adc_range, 1.0)
+    adc_range = _adc_range(probe, real, layout.arrays[0].part_rows, spec)
     return MappedMatrix(w, real, spec, layout, scale, full_scale, adc_range)
 
 
+def load_matrix(path: str | Path) -> AnalogMatrix:
+    """Return the programmed matrix of a file written by `AnalogMatrix.save`.
+
+    Conductances, faults, pulses, clock and counts of reads are as they were: it answers bit for
+    bit as it would have.
+
+    Raises InputError for a missing or damaged file, or one of a newer schema.
+    """
+    asked = f"load the matrix {path}"
+    facts, arrays = read_matrix(path, asked)
+    spec = ChipSpec.from_text(facts["chip"], origin=f"in {path}")
+    mapped = map_matrix(arrays["w"], spec)
+    found, shape = arrays["adc_range"], (1, mapped.layout.n_cells)
+    if found.shape != mapped.adc_range.shape or arrays["programmed_s"].shape != shape:
+        raise InputError(
+            asked, f"it holds {arrays['programmed_s'].shape} conductances and {found.shape} "
+            f"ranges, the matrix takes {shape} and {mapped.adc_range.shape}",
+            "program the matrix again",
+        )
+    mapped = replace(mapped, full_scale=facts["full_scale"], adc_range=found)
+    if not np.isin(arrays.get("faults", 0), range(len(NAMES))).all():
+        raise InputError(asked, "its faults are not codes of faults", "program the matrix again")
+    written = Written(arrays["programmed_s"], **{name: arrays.get(name) for name in WRITTEN})
+    chip = Chip(
+        spec, mapped.layout, mapped.target_s, facts["seed"], 1, facts["replica"], written
+    )
+    chip.clock_ns, chip.age_ns = facts["clock_ns"], facts["age_ns"]
+    matrix = AnalogMatrix(mapped, chip)
+    matrix.reads, of_columns = facts["reads"]
+    if of_columns:
+        matrix.T.reads = of_columns
+    return matrix
+
+
+def _adc_range(
+    probe: np.ndarray, real: np.ndarray, part_rows: int, spec: ChipSpec
+) -> np.ndarray:
+    """Return the outputs at the ADCs' ends, (n_parts, n_out), for inputs probe (n, n_in)."""
+    parts = [slice(first, first + part_rows) for first in range(0, len(real), part_rows)]
+    outputs = [np.abs(probe[:, part] @ real[part]).max(axis=0) for part in parts]
+    adc_range = np.stack(outputs) * spec.adc.headroom
+    return np.where(adc_range > 0, adc_range, 1.0)
+
+
 def _probe(
-    w: np.ndarray, n_in: int, calibrate: ArrayLike | None
+    w: np.ndarray, n_in: int, calibrate: ArrayLike | None, drive: np.ndarray | float = 1.0
 ) -> tuple[np.ndarray, float | None]:
-    """Return calibration inputs at full scale 1, (n, n_in), and that full scale."""
+    """Return calibration inputs at full scale 1, (n, n_in), and that full scale.
+
+    drive : what inputs are multiplied by before their DACs.
+    """
     if calibrate is None:
         generator = np.random.Generator(np.random.Philox(int(Purpose.PROBE)))
-        probe = 2 * generator.random((256, n_in)) - 1
+        probe = (2 * generator.random((256, n_in)) - 1) * drive
         return probe / np.abs(probe).max(axis=1, keepdims=True), None
-    given = _inputs(calibrate, w, "calibrate with").astype(float)
+    given = _inputs(calibrate, w, "calibrate with").astype(float) * drive
     largest = float(np.abs(given).max(initial=0.0))
     if largest == 0.0:
         raise InputError("calibrate a matrix", "all inputs are zero", "give inputs of typical size")
@@ -156,7 +250,7 @@ def _not_finite(verb: str) -> InputError:
 
 
 class AnalogMatrix:
-    """A programmed matrix: `a.mvm(x)`, `x @ a`, `a.wait(seconds)`.
+    """A programmed matrix: `a.mvm(x)`, `x @ a`, `x @ a.T`, `a.wait(seconds)`, `a.save(path)`.
 
     Read noise: white noise is new for every vector, addressed by the running read index
     `reads`; slow noise stays as it is until `wait` moves the clock. With noise_in_time
@@ -169,7 +263,16 @@ class AnalogMatrix:
     def __init__(self, mapped: MappedMatrix, chip: Chip) -> None:
         self.mapped, self.chip = mapped, chip
         self.reads = 0
+        self._turned: AnalogMatrix | None = None
         spec = mapped.spec
+        device = spec.device
+        lasting = device.read_noise is not None or device.telegraph is not None
+        if mapped.forward is not None and spec.noise_in_time == "spectrum" and lasting:
+            raise UsageError(
+                "drive a matrix from its columns",
+                "its noise moves with the reads of its rows (noise_in_time = 'spectrum')",
+                "use noise_in_time = 'split', or program the transpose on cells of its own",
+            )
         self._dac_limit = converter_limit(spec.dac.bits)
         self._adc_limit = converter_limit(spec.adc.bits)
         limit = self._adc_limit or np.float32(1.0)
@@ -190,6 +293,42 @@ class AnalogMatrix:
         """Where the cells lie."""
         return self.mapped.layout.arrays[0]
 
+    @property
+    def T(self) -> AnalogMatrix:  # noqa: N802 - numpy's name
+        """The transpose on the same cells, x @ a.T: columns driven, currents read on rows.
+
+        It ages with this matrix and counts its own reads.
+        """
+        if self._turned is None:
+            self._turned = self.transpose()
+        return self._turned
+
+    def transpose(self, calibrate: ArrayLike | None = None) -> AnalogMatrix:
+        """Return the transpose on the same cells, with converter ranges of its own.
+
+        calibrate : inputs (n, n_out) that set them, None: as `map_matrix` does without.
+        UsageError where noise moves with the reads.
+        """
+        turned = AnalogMatrix(self.mapped.transpose(calibrate), self.chip)
+        turned._turned = self
+        return turned
+
+    def save(self, path: str | Path) -> None:
+        """Write the programmed matrix to `path`, whole or not at all; see `load_matrix`."""
+        matrix = self if self.mapped.forward is None else self.T
+        reads = [matrix.reads, 0 if matrix._turned is None else matrix._turned.reads]
+        mapped, chip = matrix.mapped, self.chip
+        save_matrix(
+            path,
+            {
+                "chip": mapped.spec.to_toml(), "seed": chip.seed, "replica": chip.first_replica,
+                "clock_ns": chip.clock_ns, "age_ns": chip.age_ns, "reads": reads,
+                "full_scale": mapped.full_scale,
+            },
+            {"w": mapped.w, "adc_range": mapped.adc_range, "programmed_s": chip.programmed_s,
+             **{name: getattr(chip.written, name) for name in WRITTEN}},
+        )
+
     def wait(self, seconds: float | str, temperature_k: float | None = None) -> AnalogMatrix:
         """Let time pass, seconds or text such as "1h" (see `Chip.wait`); return the matrix."""
         self.chip.wait(seconds, temperature_k)
@@ -204,7 +343,7 @@ class AnalogMatrix:
     @property
     def calibration_reads(self) -> int:
         """Reads that the compensation takes at every moment at which the matrix is used."""
-        return calibration_reads(self.mapped.spec, 1, self.array.n_parts)
+        return calibration_reads(self.mapped.spec, 1, len(self._adc_step))
 
     def _read_weights(self) -> tuple[np.ndarray, np.ndarray, bool, np.ndarray | None]:
         """Return corrected weights, their variances, whether there is noise, and the offset.
@@ -216,7 +355,10 @@ class AnalogMatrix:
         w, v = self._as_weights(reads.mean_s, reads.variance)
         w = np.ascontiguousarray(w / gain, np.float32)
         v = np.ascontiguousarray(v / gain**2, np.float32)
-        self._moving = self._start_moving(reads, self.mapped.scale[0] / gain, w)
+        self._moving = (  # refused where columns are driven
+            self._start_moving(reads, self.mapped.scale[0] / gain, w)
+            if self.mapped.forward is None else None
+        )
         self._next_step = 1
         return w, v, bool(v.any() or self._adc_sigma.any()), offset
 
@@ -229,7 +371,10 @@ class AnalogMatrix:
         shares = pieces_of(self.mapped.spec).shares[:, None, None]
         g, s = (self.array.by_piece(a)[:, :, 0].astype(float) for a in (g_s, variance))
         w = (shares * (g[:, 0] - g[:, 1])).sum(axis=0) * scale
-        return w, (shares**2 * s.sum(axis=1)).sum(axis=0) * scale**2
+        v = (shares**2 * s.sum(axis=1)).sum(axis=0) * scale**2
+        if self.mapped.drive is None:
+            return w, v
+        return (w / self.mapped.drive).T, (v / self.mapped.drive**2).T
 
     def _correction(self) -> tuple[np.ndarray, np.ndarray | None]:
         """Return the gains of weights now, (1, 1) or (n_in, n_out), and the offset of outputs,
@@ -240,7 +385,7 @@ class AnalogMatrix:
             return np.ones((1, 1)), None
         if spec.compensation == "global":
             return global_gain(self.chip, [self.array.cell_index().ravel()]), None
-        parts = np.arange(n_in) // self.array.part_rows
+        parts = np.arange(n_in) // self.mapped.part_rows
         n_parts = len(self._adc_step)
         dac_step = np.full(n_in, 1 / (self._dac_limit or np.float32(1)), np.float32)
         wiring = Wiring(
@@ -251,7 +396,8 @@ class AnalogMatrix:
             dac_limit=self._dac_limit,
             adc_limit=self._adc_limit,
             adc_noise=np.float32(spec.adc.noise_lsb),
-            first=np.array([0, n_parts * n_out]),
+            # patterns of the other direction are those of another product
+            first=np.array([0, 0, n_parts * n_out][self.mapped.forward is None :]),
         )
         reads = self.chip.expected(purpose=Purpose.COMPENSATE)
         w, v = self._as_weights(reads.mean_s, reads.variance)
@@ -301,6 +447,8 @@ class AnalogMatrix:
             rows = x  # one vector takes microseconds: what the kernel can check is left to it
         else:
             rows = np.ascontiguousarray(_inputs(x, self.mapped.w, "multiply"), np.float32)
+        if self.mapped.drive is not None:
+            rows = self._from_columns(rows)
         if first_read is None:
             first_read = self.reads
             self.reads += len(rows)
@@ -312,7 +460,20 @@ class AnalogMatrix:
         if not self._complex:
             return out
         half = out.shape[1] // 2
-        return np.asarray(out[:, :half] + 1j * out[:, half:])
+        imaginary = out[:, half:] if self.mapped.forward is None else -out[:, half:]
+        return np.asarray(out[:, :half] + 1j * imaginary)
+
+    def _from_columns(self, rows: np.ndarray) -> np.ndarray:
+        """Return inputs (batch, n_in) float32 as they drive columns.
+
+        The cells of a complex matrix, seen from the columns, hold its conjugate transpose:
+        x @ w.T is the conjugate of conj(x) @ w^H, so imaginary parts change their sign here and
+        after the product.
+        """
+        rows = rows * self.mapped.drive
+        if self._complex:
+            rows[:, rows.shape[1] // 2 :] *= np.float32(-1)
+        return rows
 
     def __rmatmul__(self, x: ArrayLike) -> np.ndarray:
         return self.mvm(x)
@@ -387,11 +548,13 @@ class AnalogMatrix:
         chip = self.chip
         w, v, noisy, offset = self._read_weights()
         places = (int(clock_word(chip.clock_ns)) << 20) + np.arange(len(self._adc_step))
+        if self.mapped.forward is not None:
+            places += _COLUMN_PARTS
         keys = mvm.read_streams(
             *chip.seed_words, int(Purpose.READ), chip.first_replica, places
         )
         before = (
-            np.float32(self.mapped.full_scale or 0.0), w, v, self.array.part_rows, noisy, keys
+            np.float32(self.mapped.full_scale or 0.0), w, v, self.mapped.part_rows, noisy, keys
         )
         after = (
             self._dac_limit, self._adc_step, self._adc_inverse, self._adc_sigma,

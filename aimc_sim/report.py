@@ -93,7 +93,23 @@ def map_report(record: Record, *, notes: bool = True) -> Group:
         f"products of A {events['state_products']} a step"
     )
     title = _title(f"{record['model']} on {record['chip']}", f"form {_form(record)}")
-    return Group(title, table, Text(facts), *_lines(record["notes"] if notes else ()))
+    layouts = [_layouts_table(record["layouts"])] if record.get("layouts") else []
+    return Group(title, table, Text(facts), *layouts, *_lines(record["notes"] if notes else ()))
+
+
+def _layouts_table(rows: Sequence[Record]) -> Table:
+    """Return the table of layouts beside each other."""
+    table = _table("\nlayout", ("tiles", "cells in use", "utilisation", "logit error"))
+    for row in rows:
+        name = f"{row['layout']}, idle cells {row['idle']}"
+        if row["tiles"] is None:
+            table.add_row(name, *[_NOTHING] * 4)
+            continue
+        table.add_row(
+            name, str(row["tiles"]), str(row["devices"]),
+            f"{100 * row['utilisation']:.1f} %", _error(row["logit_error"]),
+        )
+    return table
 
 
 def _weights_on(row: Record) -> str:

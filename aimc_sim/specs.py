@@ -107,6 +107,8 @@ class ChipSpec(Spec):
 
     tile : the kind for matrices. short_tile : the kind for the few-row products of A.
     weight_scale : one scale per column, or one per block, turns weights into conductances.
+    layout : "packed" (blocks of A on short tiles, columns of C and matrices on tiles, packed) or
+        "head" (A and C of one head in one array on tiles of its own).
     levels : conductances that a cell can be given, evenly over its range; None: any.
     cells_per_weight : cells in parallel that share a weight's current (for each sign).
     slices : digits of a weight, each on cells of its own, the currents weighted by powers of
@@ -134,6 +136,7 @@ class ChipSpec(Spec):
     dac: DacSpec = DacSpec()
     adc: AdcSpec = AdcSpec()
     weight_scale: Literal["column", "block"] = "column"
+    layout: Literal["packed", "head"] = "packed"
     levels: int | None = Field(default=None, ge=2, le=65536)
     cells_per_weight: int = Field(default=1, ge=1, le=16)
     slices: int = Field(default=1, ge=1, le=8)

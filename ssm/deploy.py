@@ -17,7 +17,16 @@ from ssm import ranges
 from ssm.forms import StateForm, state_form
 from ssm.kernels.network import FORM_CODES, NORM_CODES, PER_LAYER, Converters, Network
 from ssm.model import Model
-from ssm.parts import PARTS, Part, group_blocks, group_of, list_parts, request_of, scales_of
+from ssm.parts import (
+    PARTS,
+    Part,
+    group_blocks,
+    group_of,
+    in_head_arrays,
+    list_parts,
+    requests_of,
+    scales_of,
+)
 
 if TYPE_CHECKING:
     from ssm.inference import ProgrammedModel
@@ -86,6 +95,12 @@ class Deployment:
             text = f"{tiles[0]}" if len(tiles) == 1 else f"{tiles[0]}..{tiles[-1]}"
             rows.append((array.request.name, array.request, text))
         return rows
+
+    def blocks_per_head(self) -> dict[str, int]:
+        """Return how many neighbouring blocks belong to a head, of every array that has heads."""
+        requests = [array.request for array in self.layout.arrays]
+        n_heads = self.model.n_heads
+        return {r.name: r.n_blocks // n_heads for r in requests if r.name.endswith((" A", " C"))}
 
     @property
     def products_per_mode(self) -> int:
@@ -158,7 +173,9 @@ def deploy(
         calibration = calibration or f"{len(calibrate)} given sequences"
     signal = _check_signal(model, calibrate)
     parts = list_parts(model, forms, form, decay, digital)
-    layout = place([request_of(part) for part in parts if part.analog], spec)
+    if spec.layout == "head":
+        parts = in_head_arrays(parts, form, spec)
+    layout = place(requests_of(parts, spec), spec)
     exact = [group_blocks(part.weights, group_of(part, spec)) for part in parts]
     network = build_network(model, forms, form, decay, parts, exact, spec)
     record = ranges.record(network, _exact_weights(parts, exact), signal, model.n_classes)
@@ -215,7 +232,7 @@ def build_network(
             analog[product] = part.analog
             if part.analog and not part.planes:
                 part_rows[product] = min(cells.shape[1], spec.tile.rows)
-    groups = {part.kind if part.planes else part.name: group_of(part, spec) for part in parts}
+    groups = {"A" if part.planes else part.name: group_of(part, spec) for part in parts}
     f = np.float32
     modes = [0, *np.cumsum([layer.pole.size for layer in model.layers])]
     return Network(
@@ -237,7 +254,7 @@ def build_network(
         encoder_bias=model.encoder_bias.astype(f),
         decoder_bias=model.decoder_bias.astype(f),
         n_in=model.d_input,
-        group_a=groups.get("short_tile", 1),
+        group_a=groups.get("A", 1),
         group_c=groups["layer 0 C"],
         part_rows=part_rows,
         weight_first=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
@@ -341,7 +358,7 @@ def _warn_of_white_noise(
     if device.read_noise is None:
         return
     factor = noise_split(spec, 3600.0).fast  # what is new at a step hardly depends on the time
-    arrays = [a for a in layout.arrays if a.request.kind == "short_tile"]
+    arrays = [a for a in layout.arrays if a.request.name.endswith(" A")]
     shares = pieces_of(spec).shares[:, None]
     n_loud, n_modes = 0, 0
     for form, array in zip(forms, arrays, strict=True):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from aimc_sim.mapping import Request, group_size, pieces_of, tile_of, weight_scale
+from aimc_sim.errors import UsageError
+from aimc_sim.mapping import Assembly, Request, group_size, pieces_of, tile_of, weight_scale
 from aimc_sim.specs import ChipSpec
 from ssm.forms import StateForm
 from ssm.kernels.network import C_PRODUCT, MIX_PRODUCT, PER_LAYER
@@ -25,6 +26,7 @@ class Part:
     weights : (n_blocks, n_in, n_out); scale : largest weight of a column, (n_blocks, 1, n_out)
     or None (set from the weights); row_range : (n_blocks, n_in, 1) full-scale input of a row.
     products : product number of every plane; planes : (row, column) offsets of A's planes.
+    per_head : blocks of A that lie in one array with the head's column of C; 0: each for itself.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Part:
     row_range: np.ndarray | None = None
     planes: tuple[tuple[int, int], ...] = ()
     transposed: bool = False
+    per_head: int = 0
 
     def in_kernel_order(self, cells: np.ndarray) -> list[np.ndarray]:
         """Return an array of the cells' shape (..., n_groups, n_in, n_out) as flat products."""
@@ -82,6 +85,53 @@ def list_parts(
     return parts
 
 
+def in_head_arrays(parts: list[Part], form: str, spec: ChipSpec) -> list[Part]:
+    """Return the parts with A and C of every head in one array, as the layout "head" asks.
+
+    A column of A must sum its states on one tile, but where each access reads a single cell.
+
+    Raises UsageError where A or C is not on tiles, or where heads of several sizes would be
+    driven together.
+    """
+    heads = [part for part in parts if part.planes or part.transposed]
+    if form == "digital" or not all(part.analog for part in heads):
+        raise UsageError(
+            "place A and C of a head in one array (layout 'head')",
+            f"{'A' if form == 'digital' else 'C'} is in digital logic",
+            "put both on tiles, or use layout 'packed'",
+        )
+    result, n_heads = [], {part.name[:-2]: len(part.weights) for part in heads if part.transposed}
+    for part in parts:
+        if part.planes:
+            n = len(part.weights) // n_heads[part.name[:-2]]
+            alone = form == "leapfrog" and spec.tile.idle != "g_min"
+            part = replace(part, kind="tile", may_split=alone, per_head=n)
+        elif part.transposed:
+            part = replace(part, per_head=(part.weights.shape[1] - 1) // 2)
+        result.append(part)
+    sizes = {part.per_head for part in result if part.planes}
+    if spec.tile.idle == "g_min" and len(sizes) > 1:
+        raise UsageError(
+            "drive the idle cells of head arrays (layout 'head', idle cells at g_min)",
+            f"layers have heads of {', '.join(map(str, sorted(sizes)))} modes",
+            "use idle = 'off' or 'absent', or a model whose heads are of one size",
+        )
+    return result
+
+
+def requests_of(parts: list[Part], spec: ChipSpec) -> list[Request | Assembly]:
+    """Return what the parts on tiles ask of them, in their order."""
+    requests: list[Request | Assembly] = []
+    analog = [part for part in parts if part.analog]
+    for part, after in zip(analog, [*analog[1:], None], strict=True):
+        if part.planes and part.per_head and after is not None:
+            driven = spec.tile.idle == "g_min"
+            requests.append(Assembly(request_of(part), request_of(after), driven))
+        elif not part.per_head:
+            requests.append(request_of(part))
+    return requests
+
+
 def request_of(part: Part) -> Request:
     """Return what the part asks of the tiles."""
     n_blocks, n_in, n_out = part.weights.shape
@@ -92,8 +142,10 @@ def request_of(part: Part) -> Request:
 
 def group_of(part: Part, spec: ChipSpec) -> int:
     """Return how many of the part's blocks are driven together, 1 in digital logic."""
-    if not part.analog:
+    if not part.analog or (part.transposed and part.per_head):
         return 1
+    if part.per_head:
+        return part.per_head if spec.tile.idle == "g_min" else 1
     return group_size(request_of(part), tile_of(spec, part.kind), pieces_of(spec).count)
 
 

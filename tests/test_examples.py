@@ -45,6 +45,17 @@ def test_the_noise_of_a_run_is_compared_with_its_card(capsys, monkeypatch):
     assert all(abs(value) < 0.6 for row in level.values() for value in row[:3])
 
 
+def test_a_system_is_solved_and_a_signal_transformed_on_chips(capsys, monkeypatch):
+    options = ["--size", "48", "--chips", "ideal", "cmo-hfox-fine", "reram-wan2022"]
+    run_example("05_matrices.py", *options, monkeypatch=monkeypatch)
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [row[0] for row in rows] == options[3:]
+    values = {row[0]: [float(text) for text in row[1:]] for row in rows}
+    assert all(solution < 1e-11 for _, solution, *_ in values.values())
+    assert values["ideal"][0] < 1e-6 < 0.02 < values["reram-wan2022"][0]
+    assert values["ideal"][4] < 1e-6 < values["cmo-hfox-fine"][4] < values["reram-wan2022"][4] < 0.5
+
+
 @pytest.mark.compiled
 def test_compensations_of_drift_are_compared_over_time(capsys, monkeypatch):
     options = ["--model", str(EXAMPLES / "models" / "s4d-digits.pt"), "--chips", "2"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -33,7 +34,18 @@ from aimc_sim.cli.options import (
 from aimc_sim.cli.outputs import Outputs, as_text
 
 if TYPE_CHECKING:
+    from aimc_sim.specs import ChipSpec
     from ssm.deploy import Deployment
+    from ssm.model import Model
+
+_CHIPS, _SAMPLES = 4, 16  # that the error of a layout is measured on
+Compare = Annotated[
+    bool,
+    typer.Option(
+        "--compare",
+        help="Also the layouts packed and head beside each other, with their errors of logits.",
+    ),
+]
 
 
 def map_model(
@@ -47,6 +59,7 @@ def map_model(
     form: Form = "leapfrog",
     decay: Decay = "tile",
     precision: PrecisionText = None,
+    compare: Compare = False,
     out: Out = None,
     force: Force = False,
     json: Json = None,
@@ -60,7 +73,7 @@ def map_model(
     with one_line_warnings() as warned:
         check_front_end()
         spec = choose_chip(chip, device)
-        _, deployed = load_models(model, norm, disc, pool, precision)
+        model_as_trained, deployed = load_models(model, norm, disc, pool, precision)
         import numpy as np
 
         from ssm.deploy import deploy
@@ -68,10 +81,19 @@ def map_model(
         # converter ranges have no say in the placement: one step is signal enough
         one_step = np.ones((1, 1, deployed.d_input), np.float32)
         deployment = deploy(deployed, spec, form, decay=decay, calibrate=one_step)
-    record = make_record(deployment, command_line(context))
+        record = make_record(deployment, command_line(context))
+        if compare:
+            record["layouts"], refusals = compare_layouts(
+                model_as_trained, deployed, spec, form, decay
+            )
+            record["notes"] += refusals
     record["notes"] += warned
     from aimc_sim import report
-    from aimc_sim.cli.run import save_placement
+    from aimc_sim.cli.run import save_axes, save_placement
+    from aimc_sim.tile_plots import count_pages, draw_tiles
+
+    pages = draw_tiles(deployment.layout, spec, deployment.blocks_per_head())
+    n_pages = count_pages(deployment.layout, spec)
 
     text = report.to_json(record)
     outputs.write_folder(
@@ -79,10 +101,77 @@ def map_model(
             "report.json": lambda path: path.write_text(text, "utf-8"),
             "table.txt": lambda path: path.write_text(as_text(report.map_report(record)), "utf-8"),
             "placement.png": lambda path: save_placement(deployment.layout, spec, path),
+            "placement.csv": lambda path: write_placement(deployment, path),
             "chip.toml": lambda path: path.write_text(spec.to_toml(), "utf-8"),
+            **{
+                f"tiles-{k + 1:0{len(str(n_pages))}}.png": lambda path: save_axes(
+                    next(pages).axes[0], path
+                )
+                for k in range(n_pages)
+            },
         }
     )
     outputs.show(report.map_report(record, notes=not quiet), text)
+
+
+def write_placement(deployment: Deployment, path: Path) -> None:
+    """Write where every rectangle of cells lies, as CSV; `head` is empty where there is none."""
+    import csv
+
+    layout, per_head = deployment.layout, deployment.blocks_per_head()
+    names = ("array", "block", "head", "kind", "tile", "row", "col", "rows", "cols", "used")
+    with path.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(names)
+        for piece in layout.rectangles:
+            n, group = per_head.get(piece.array), layout.array(piece.array).group
+            head = "" if n is None else piece.block * group // n
+            table.writerow(
+                [
+                    piece.array, piece.block, head, layout.tile_kinds[piece.tile], piece.tile,
+                    piece.row, piece.col, piece.rows, piece.cols, piece.used,
+                ]
+            )
+
+
+def compare_layouts(
+    trained: Model, deployed: Model, spec: ChipSpec, form: str, decay: str
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return a row for each layout, and why one is refused; "head" also with idle cells at g_min.
+
+    `logit_error` is the relative rms error of the logits right after programming, over 4 chips
+    and up to 16 calibration sequences.
+    """
+    from aimc_sim.errors import AimcError
+    from ssm.evaluate import evaluate
+    from ssm.ranges import default_signal
+
+    signal, what = default_signal(trained)
+    rows: list[dict[str, Any]] = []
+    refusals = [f"errors of layouts: {_CHIPS} chips at 0 s, {min(len(signal), _SAMPLES)} of {what}"]
+    kinds = dict.fromkeys(
+        [("packed", spec.tile.idle), ("head", spec.tile.idle), ("head", "g_min")]
+    )
+    for name, idle in kinds:
+        row: dict[str, Any] = {"layout": name, "idle": idle}
+        try:
+            found = evaluate(
+                trained, spec.replace(layout=name, **{"tile.idle": idle}), signal, form=form,
+                decay=decay, chips=_CHIPS, limit=_SAMPLES, on_chip=deployed,
+            )
+        except AimcError as error:
+            refusals.append(f"layout {name}, idle cells {idle}: {error}")
+            row |= dict.fromkeys(("tiles", "devices", "utilisation", "logit_error"))
+        else:
+            layout = found.deployment.layout
+            row |= {
+                "tiles": layout.n_tiles,
+                "devices": layout.n_used(),
+                "utilisation": layout.utilisation(spec),
+                "logit_error": found.logit_error()[0],
+            }
+        rows.append(row)
+    return rows, refusals
 
 
 def make_record(deployment: Deployment, command: str) -> dict[str, Any]:
@@ -124,6 +213,7 @@ def make_record(deployment: Deployment, command: str) -> dict[str, Any]:
         "command": command,
         "model": deployment.model.name,
         "chip": spec.name,
+        "layout": spec.layout,
         "form": deployment.form,
         "decay": deployment.decay,
         "model_facts": model_facts(deployment.model),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import re
@@ -409,6 +410,9 @@ def test_map_counts_tiles_cells_and_conversions(cli, files, tmp_path):
         "table.txt",
         "chip.toml",
         "placement.png",
+        "placement.csv",
+        "tiles-1.png",
+        "tiles-2.png",
     }
     cells = {row["name"]: row["cells"] for row in record["arrays"]}
     assert cells == {
@@ -429,8 +433,29 @@ def test_map_counts_tiles_cells_and_conversions(cli, files, tmp_path):
         "at_end": 3,
         "state_products": 96,
     }
+    with (tmp_path / "new" / "placement.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert sum(int(row["used"]) for row in rows) == record["devices"]
+    of_a = [row for row in rows if row["array"] == "layer 1 A"]
+    assert [row["head"] for row in of_a] == [str(k // 3) for k in range(12)]
+    assert {row["head"] for row in rows if row["array"] == "encoder"} == {""}
     digital = cli("map", files / "tiny.pt", "--form", "digital").stdout
     assert "in digital logic: A" in digital
+
+
+def test_map_compares_layouts_and_says_why_one_is_refused(cli, files):
+    arguments = ("map", files / "tiny.pt", "--chip", "cmo-hfox", "--compare")
+    rows = json.loads(cli(*arguments, "--json", "-").stdout)["layouts"]
+    assert [(row["layout"], row["idle"]) for row in rows] == [
+        ("packed", "off"), ("head", "off"), ("head", "g_min")
+    ]
+    assert [row["tiles"] for row in rows] == [2, 9, 9]  # a tile for each of 2 x 4 heads, one more
+    assert len({row["devices"] for row in rows}) == 1
+    assert rows[0]["utilisation"] > rows[1]["utilisation"] == rows[2]["utilisation"]
+    assert 0 < rows[1]["logit_error"] < rows[2]["logit_error"]
+    shown = cli(*arguments, "--form", "digital").stdout
+    assert re.search(r"head, idle cells off +- +- +- +-", shown)
+    assert "A is in digital logic" in " ".join(shown.split())
 
 
 def test_a_process_prints_json_alone_on_stdout(files, tmp_path):

@@ -34,6 +34,39 @@ def test_the_ideal_chip_multiplies_exactly(
     spec = ChipSpec.preset("ideal").replace(
         **{"tile.rows": rows, "tile.cols": cols}, weight_scale=per
     )
-    found = map_matrix(w, spec).program(seed).mvm(x)
+    a = map_matrix(w, spec).program(seed)
     reach = np.abs(x).sum(axis=1).max() * np.abs(w).max()
-    np.testing.assert_allclose(found, x @ w, atol=2e-6 * reach)
+    np.testing.assert_allclose(a.mvm(x), x @ w, atol=2e-6 * reach)
+    z = rng.standard_normal((batch, n_out)) * 10.0**-magnitude
+    z = z + 1j * z[:, ::-1] if complex_w and complex_x else z
+    reach = np.abs(z).sum(axis=1).max() * np.abs(w).max()
+    np.testing.assert_allclose(a.T.mvm(z), z @ w.T, atol=2e-6 * reach)
+
+
+@settings(derandomize=True, deadline=None, max_examples=30, database=None)
+@given(
+    n_in=st.integers(1, 30),
+    n_out=st.integers(1, 8),
+    rows=st.integers(1, 12),
+    cols=st.integers(12, 24),
+    levels=st.integers(2, 9),
+    slices=st.integers(1, 3),
+    cells=st.integers(1, 2),
+    seed=st.integers(0, 1000),
+)
+def test_weights_on_levels_multiply_as_whole_numbers_on_the_ideal_chip(
+    n_in, n_out, rows, cols, levels, slices, cells, seed
+):
+    """Products of whole numbers, exact but for float32: weights a whole number of steps."""
+    rng = np.random.default_rng(seed)
+    steps = levels**slices - 1
+    w = rng.integers(-steps, steps + 1, (n_in, n_out)).astype(float)
+    w[0] = steps  # so that a step of every column is one
+    x, z = (rng.integers(-7, 8, (3, n)).astype(float) for n in (n_in, n_out))
+    spec = ChipSpec.preset("ideal").replace(
+        **{"tile.rows": rows, "tile.cols": cols}, levels=levels, slices=slices,
+        cells_per_weight=cells,
+    )
+    a = map_matrix(w, spec).program(seed)
+    for found, exact in ((x @ a, x @ w), (z @ a.T, z @ w.T)):
+        np.testing.assert_array_equal(np.rint(found), exact)

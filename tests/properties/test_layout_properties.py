@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from aimc_sim.errors import CapacityError, InputError
 from aimc_sim.mapping import (
     KINDS,
+    Assembly,
     Pieces,
     Request,
     group_size,
@@ -258,6 +259,57 @@ def test_weights_read_back_from_the_rectangles_of_the_tiles_are_those_put_there(
         if col == w.shape[2]:
             row, col = (row + part.shape[0]) % w.shape[1], 0
     np.testing.assert_allclose(found, w, atol=1e-11)
+
+
+@FIXED
+@given(
+    tile=tiles,
+    division=divisions,
+    n_heads=st.integers(1, 4),
+    n=st.integers(1, 9),
+    n_out=st.integers(1, 2),
+    pairs=st.tuples(st.booleans(), st.booleans()),
+    together=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+def test_assembled_weights_read_back_from_dense_images_of_the_arrays_are_those_put_there(
+    tile, division, n_heads, n, n_out, pairs, together, seed
+):
+    """Unpacking: tiles side by side form one array for every head; columns are read along it."""
+    spec = chip_of(tile, tile, division)
+    pieces = pieces_of(spec)
+    blocks = Request("A", n_heads * n, 2, n_out, pair=pairs[0])
+    columns = Request("C", n_heads, 2 * n + 1, 1, pair=pairs[1])
+    layout = place([Assembly(blocks, columns, together)], spec)
+    a, c = layout.arrays
+    numbers = np.arange(1, 1 + blocks.n_blocks * 2 * n_out + columns.n_blocks * (2 * n + 1))
+    np.random.default_rng(seed).shuffle(numbers)
+    own = numbers[: blocks.n_blocks * 2 * n_out].reshape(-1, 2, n_out)
+    read = numbers[own.size :].reshape(-1, 2 * n + 1, 1)
+    images = np.zeros((layout.n_tiles, tile["rows"] * tile["cols"]), int)
+    images[a.tile, a.element] = group_blocks(own, a.group)[None]
+    images[c.tile, c.element] = read[None]
+    down = -(-(2 * n + 1) // tile["rows"])
+    across = layout.n_tiles // n_heads // down
+    arrays = images.reshape(n_heads, down, across, tile["rows"], tile["cols"])
+    arrays = arrays.transpose(0, 1, 3, 2, 4).reshape(n_heads, down * tile["rows"], -1)
+    widths = [(2 if pair else 1) * pieces.count for pair in pairs]
+    starts, at = [], 0
+    for width in [widths[0]] * (n_out * n) + [widths[1]]:
+        at += tile["cols"] - at % tile["cols"] if at % tile["cols"] + width > tile["cols"] else 0
+        starts.append(at)
+        at += width
+    assert across == -(-at // tile["cols"])
+    dense = arrays[:, : 2 * n + 1, starts]
+    for head in range(n_heads):
+        for mode in range(n):
+            found = dense[head][[mode, n + mode]][:, [k * n + mode for k in range(n_out)]]
+            np.testing.assert_array_equal(found, own[head * n + mode])
+        np.testing.assert_array_equal(dense[head, :, -1], read[head, :, 0])
+    # nothing else is written: each head's image has its weights' cells and no others
+    cells = (2 * n * n_out * widths[0] + (2 * n + 1) * widths[1]) * n_heads
+    assert np.count_nonzero(images) == cells == layout.n_used()
+    assert layout.n_cells == cells + together * n_heads * 2 * n * (n - 1) * n_out * widths[0]
 
 
 @pytest.mark.parametrize("pieces", [Pieces(), Pieces(cells=3), Pieces(7, 2, 3), Pieces(2, 1, 8)])
