@@ -109,8 +109,8 @@ def test_read_noise_of_the_pieces_adds_up_in_the_variance():
 
 def test_slices_without_levels_and_steps_beyond_counting_are_refused():
     ideal = ChipSpec.preset("ideal")
-    with pytest.raises((ValidationError, InputError), match="say how many levels a cell has"):
+    with pytest.raises((ValidationError, InputError), match="(?i)say how many levels a cell has"):
         ideal.replace(slices=2)
-    with pytest.raises((ValidationError, InputError), match=r"at most 2\^48 steps"):
+    with pytest.raises((ValidationError, InputError), match=r"more than 2\^48 steps"):
         ideal.replace(levels=65536, slices=4)
     assert ideal.replace(levels=65536, slices=3).slices == 3

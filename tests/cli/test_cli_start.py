@@ -107,8 +107,9 @@ def test_presets_lists_every_card_with_its_source(cli):
     record = json.loads(result.stdout)
     assert record["schema"] == "aimc-sim.presets/1"
     assert [row["name"] for row in record["presets"]] == presets()
-    assert all(row["doi"] or row["name"] == "ideal" for row in record["presets"])
-    assert all(len(row["cite"]) == len(row["doi"]) for row in record["presets"])
+    assert all(row["cite"] or row["name"] == "ideal" for row in record["presets"])
+    # a card fitted to a repository's data has no DOI
+    assert all(len(row["cite"]) >= len(row["doi"]) for row in record["presets"])
     for name in presets():
         assert name in result.stderr  # the table goes to stderr
         assert name in cli("presets").stdout
