@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 
 import numpy as np
 
@@ -123,7 +124,7 @@ def requests_of(parts: list[Part], spec: ChipSpec) -> list[Request | Assembly]:
     """Return what the parts on tiles ask of them, in their order."""
     requests: list[Request | Assembly] = []
     analog = [part for part in parts if part.analog]
-    for part, after in zip(analog, [*analog[1:], None], strict=True):
+    for part, after in zip_longest(analog, analog[1:]):
         if part.planes and part.per_head and after is not None:
             driven = spec.tile.idle == "g_min"
             requests.append(Assembly(request_of(part), request_of(after), driven))

@@ -110,11 +110,11 @@ def test_idle_cells_at_g_min_disturb_a_head_and_cells_that_are_off_do_not():
     errors = {}
     for idle in ("off", "g_min"):
         spec = head_chip(ChipSpec.preset("generic-taox-64"), **{"tile.idle": idle})
-        chips = ssm.deploy(model, spec, "leapfrog", calibrate=x).program(1, chips=8)
+        chips = ssm.deploy(model, spec, "leapfrog", calibrate=x).program(1, chips=120)
         logits = chips.infer(x).logits
         errors[idle] = np.array([relative_error(each, model.logits(x)) for each in logits])
-    # at 5 standard errors of the difference of eight chips each
-    spread = np.sqrt(sum(each.var(ddof=1) / 8 for each in errors.values()))
+    # at 5 standard errors of the difference of 120 chips each
+    spread = np.sqrt(sum(each.var(ddof=1) / 120 for each in errors.values()))
     assert errors["g_min"].mean() - errors["off"].mean() > 5 * spread
 
 

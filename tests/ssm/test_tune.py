@@ -199,7 +199,7 @@ def test_weights_in_training_err_as_those_on_sampled_chips():
         gain = chips._corrections()[replica].gain
         cells = chips._cells()
         w, v = np.empty(cells.exact.size, np.float32), np.empty(cells.exact.size, np.float32)
-        from ssm.kernels.sequence import read_weights
+        from ssm.kernels.weights import read_weights
 
         g = chips.chip.clipped(chips.chip.read(replica), replica)
         read_weights(cells, g, np.zeros_like(g), gain, w, v)
