@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from aimc_sim.errors import InputError
+from aimc_sim.errors import InputError, UsageError
 from calibration.converter import fit_converter
 from calibration.drift import fit_drift
 from calibration.programming import fit_programming
@@ -128,3 +128,11 @@ def test_power_of_jumps_is_their_variance():
 def test_data_that_say_too_little_are_refused(fit, data, match):
     with pytest.raises(InputError, match=match):
         fit(data)
+
+
+@pytest.mark.parametrize("t0_s", [0.0, -1.0, np.nan])
+def test_drift_begins_after_programming(t0_s):
+    data = table("drift", cell=np.repeat(np.arange(30), 2), time_s=np.tile([1, 9], 30),
+                 conductance_s=np.linspace(1e-6, 2e-6, 60))
+    with pytest.raises(UsageError, match="positive time"):
+        fit_drift(data, t0_s=t0_s)
