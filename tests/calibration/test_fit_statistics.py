@@ -11,7 +11,7 @@ from calibration.drift import fit_drift
 from calibration.programming import fit_programming
 from calibration.pulse import fit_pulse
 from calibration.read_noise import fit_read_noise
-from calibration.relaxation import fit_relaxation, time_groups
+from calibration.relaxation import fit_relaxation, histories, time_groups
 from calibration.spectra import lorentzian
 from calibration.statistics import clipped_moments, find_limits, fit_normal
 from calibration.tables import Table
@@ -136,3 +136,12 @@ def test_drift_begins_after_programming(t0_s):
                  conductance_s=np.linspace(1e-6, 2e-6, 60))
     with pytest.raises(UsageError, match="positive time"):
         fit_drift(data, t0_s=t0_s)
+
+
+def test_reads_at_time_zero_beside_the_start_are_counted():
+    noise = draws(120, 1).standard_normal((30, 4))
+    data = table("relaxation", cell=np.repeat(np.arange(30), 4), time_s=np.tile([0, 0, 1, 9], 30),
+                 conductance_s=(20 + noise.ravel()) * 1e-6)
+    found = histories(data, "relaxation")
+    assert len(found.cell) == 60
+    assert found.dropped == {"at time zero, beside the start": 30}
