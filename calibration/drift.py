@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from aimc_sim.cards import DriftSpec
-from aimc_sim.errors import InputError
+from aimc_sim.errors import InputError, UsageError
 from calibration.checks import check_count, halves, std_error
 from calibration.exponents import (
     FORMS,
@@ -59,7 +59,13 @@ def fit_drift(table: Table, *, t0_s: float | None = None) -> Fit:
     ------
     InputError : too few points, or data that relaxation describes better (by AIC of all
         reads as densities of g): then no exponent is a property of the device.
+    UsageError : a t0_s that is not positive.
     """
+    if t0_s is not None and not 0 < t0_s < math.inf:
+        raise UsageError(
+            f"fit power-law drift with t0_s = {t0_s:g}", "it is not a positive time",
+            "give seconds, or None to fit it",
+        )
     data = histories(table, "drift")
     check_count("drift", "points after the start", len(data.cell), 20)
     cells, dropped = _cells(data)

@@ -36,7 +36,7 @@ def merge(fit: Fit, base: DeviceSpec | None, name: str | None) -> DeviceSpec:
         if grown:
             ends = f"{1e6 * base.g_min_s:.5g} and above {1e6 * base.g_max_s:.5g} uS"
             caveats.append(f"below {ends} the parts of '{base.name}' keep their value there")
-        caveats += _make_room(data, fit.part)
+        caveats += _make_room(data, fit.part, fit.kind)
     data |= {"g_min_s": low, "g_max_s": high, **fit.part}
     ceiling = data.get("ceiling_s")
     if ceiling is not None and ceiling < high:
@@ -47,7 +47,9 @@ def merge(fit: Fit, base: DeviceSpec | None, name: str | None) -> DeviceSpec:
         data["g_range_s"] = _common(data.get("g_range_s"), fit.g_range_s)
     if fit.time_range_s is not None and any(part in fit.part for part in _HISTORIES):
         data["time_range_s"] = (0.0, fit.time_range_s[1])
-    lines = [old for old in data.get("provenance", ()) if _parts_of(old) - set(fit.part)]
+    # a line stays while any part that it names does; words that name none are a preset's own
+    stale = {*fit.part, *(part for part, value in data.items() if value is None)}
+    lines = [old for old in data.get("provenance", ()) if _parts_of(old) - stale]
     data["provenance"] = (*lines, line)
     data["caveats"] = tuple(dict.fromkeys(caveats))
     return validated(DeviceSpec, {key: _dump(value) for key, value in data.items()}, asked)
@@ -94,7 +96,7 @@ def _common(
     return (low, high) if low < high else new
 
 
-def _make_room(data: dict[str, Any], part: Any) -> list[str]:
+def _make_room(data: dict[str, Any], part: Any, kind: str) -> list[str]:
     """Take out of a card what cannot stand beside the new part, and say it."""
     gone: list[str] = []
     if "drift" in part and data.get("relaxation") is not None:
@@ -106,6 +108,8 @@ def _make_room(data: dict[str, Any], part: Any) -> list[str]:
     old = data.get("relaxation")
     if "programming" in part and old is not None and old.kind == "total":
         gone.append("relaxation")
+    if kind == "read-noise" and "telegraph" not in part and data.get("telegraph") is not None:
+        gone.append("telegraph")  # the new reads show none
     for name in gone:
         data[name] = None
     new = ", ".join(part)

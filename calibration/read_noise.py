@@ -69,6 +69,8 @@ def fit_read_noise(table: Table) -> Fit:
     and white are fitted again; the share of cells with telegraph noise, the geometric mean of
     their dwell times and the spreads make its telegraph part.
 
+    Correlations between the parameters are not estimated: `correlation` is the identity.
+
     The noise held out is the second half of each cell's reads: its standard deviation beside the
     integral of the spectrum of the first.
 

@@ -162,13 +162,27 @@ def _read_text(path: Path, packed: bool, asked: str) -> Grid:
         first = next(lines, None)
         if first is None:
             raise InputError(asked, "it has no rows of data", "give a file with rows")
-        lines = itertools.chain([first], lines)
-        delimiter = max("\t,;", key=first.count)
-        if first.count(delimiter) == 0:
-            rows: Iterator[Sequence[str]] = (line.split() for line in lines)
+        second = next(lines, "")
+        lines = itertools.chain([first, second] if second else [first], lines)
+        delimiter = _delimiter(first)
+        if not delimiter:
+            alone = len(second.split()) == 1  # 'G (uS)' over one column is one name
+            rows: Iterator[Sequence[str]] = (
+                [line.strip()] if alone else line.split() for line in lines
+            )
         else:
             rows = csv.reader(lines, delimiter=delimiter)
         return _from_rows(rows, asked, decimal_comma=delimiter != ",")
+
+
+def _delimiter(line: str) -> str:
+    """Return what parts the cells of a line, "" where spaces do."""
+    for sign in "\t;":  # a line of numbers with decimal commas holds more commas than these
+        cells = line.split(sign)
+        if len(cells) > 1 and all(_number(cell, True)[1] != TEXT for cell in cells):
+            return sign
+    sign = max("\t,;", key=line.count)
+    return sign if sign in line else ""
 
 
 def _is_utf8(start: bytes) -> bool:

@@ -64,6 +64,9 @@ def histories(table: Table, kind: str) -> Histories:
     wild = keep & ((g > top) | (initial > top))
     keep &= ~wild
     dropped = dict(table.dropped)
+    again = ~is_start & (t <= 0)
+    if again.any():
+        dropped["at time zero, beside the start"] = int(again.sum())
     if wild.any():
         dropped[f"more than {_WILD:g} times the largest start"] = int(wild.sum())
     return Histories(cell[keep], t[keep], g[keep], initial[keep], start[keep], dropped)

@@ -238,6 +238,12 @@ def _join(kind: str, pieces: list[tuple[Path, int, Points, dict[str, int]]]) -> 
                 f"it has {', '.join(points.data)}, the file before has {', '.join(names)}",
                 "give files of one layout together",
             )
+        if points.unit != pieces[0][2].unit:
+            raise InputError(
+                f"read {kind} measurements from {path}",
+                f"its output is in {points.unit}, that of the file before in {pieces[0][2].unit}",
+                "give files of one unit together, or say --unit",
+            )
         for name in names:
             columns[name].append(points.data[name] + (offset if name == cell else 0.0))
         if cell is not None:  # cells of another file are other cells

@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from aimc_sim.cards import DeviceSpec, DriftSpec, ProgrammingSpec, RelaxationSpec
+from aimc_sim.cards import (
+    DeviceSpec,
+    DriftSpec,
+    ProgrammingSpec,
+    ReadNoiseSpec,
+    RelaxationSpec,
+    TelegraphSpec,
+)
 from aimc_sim.curves import Curve
 from aimc_sim.errors import InputError
 from aimc_sim.specs import ChipSpec, presets
@@ -97,6 +104,29 @@ def test_a_cell_has_one_history():
     drift = DriftSpec(t0_s=1.0, nu_mean=Curve.model_validate(one), nu_std=Curve.model_validate(one))
     rram = ChipSpec.preset("cmo-hfox").device
     assert make_fit(part={"drift": drift}).device(rram).relaxation is None
+
+
+def test_where_a_part_came_from_is_told_as_long_as_the_card_has_it():
+    spec = RelaxationSpec(kind="added", times_s=(1.0,), sigma=(flat(1.0),))
+    relaxed = make_fit(kind="relaxation", part={"relaxation": spec}).device(make_fit().device())
+    one = Curve.model_validate({"of": "g_us", "polynomial": [0.05]})
+    drift = DriftSpec(t0_s=1.0, nu_mean=one, nu_std=one)
+    card = make_fit(kind="drift", part={"drift": drift}).device(relaxed)
+    assert card.relaxation is None
+    assert [line.split(":")[0] for line in card.provenance] == ["programming", "drift"]
+
+
+def test_reads_without_jumps_take_the_place_of_earlier_telegraph_noise():
+    """The new reads hold all the noise there is: an earlier fit's jumps would come on top."""
+    noise = ReadNoiseSpec(relative=False, sigma=flat(0.1), t_read_s=1e-3)
+    jumps = TelegraphSpec(
+        fraction=0.5, relative=False, amplitude=flat(1.0), tau_high_s=1.0, tau_low_s=1.0
+    )
+    first = make_fit(kind="read-noise", part={"read_noise": noise, "telegraph": jumps}).device()
+    card = make_fit(kind="read-noise", part={"read_noise": noise}).device(first)
+    assert card.telegraph is None and len(card.provenance) == 1
+    assert any("the telegraph of the card before is left out" in line for line in card.caveats)
+    assert make_fit().device(first).telegraph == jumps
 
 
 def test_programming_takes_the_place_of_a_total_error():

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from aimc_sim.errors import InputError
+from aimc_sim.errors import InputError, UsageError
 from calibration.converter import fit_converter
 from calibration.drift import fit_drift
 from calibration.programming import fit_programming
 from calibration.pulse import fit_pulse
 from calibration.read_noise import fit_read_noise
-from calibration.relaxation import fit_relaxation, time_groups
+from calibration.relaxation import fit_relaxation, histories, time_groups
 from calibration.spectra import lorentzian
 from calibration.statistics import clipped_moments, find_limits, fit_normal
 from calibration.tables import Table
@@ -128,3 +128,20 @@ def test_power_of_jumps_is_their_variance():
 def test_data_that_say_too_little_are_refused(fit, data, match):
     with pytest.raises(InputError, match=match):
         fit(data)
+
+
+@pytest.mark.parametrize("t0_s", [0.0, -1.0, np.nan])
+def test_drift_begins_after_programming(t0_s):
+    data = table("drift", cell=np.repeat(np.arange(30), 2), time_s=np.tile([1, 9], 30),
+                 conductance_s=np.linspace(1e-6, 2e-6, 60))
+    with pytest.raises(UsageError, match="positive time"):
+        fit_drift(data, t0_s=t0_s)
+
+
+def test_reads_at_time_zero_beside_the_start_are_counted():
+    noise = draws(120, 1).standard_normal((30, 4))
+    data = table("relaxation", cell=np.repeat(np.arange(30), 4), time_s=np.tile([0, 0, 1, 9], 30),
+                 conductance_s=(20 + noise.ravel()) * 1e-6)
+    found = histories(data, "relaxation")
+    assert len(found.cell) == 60
+    assert found.dropped == {"at time zero, beside the start": 30}

@@ -73,6 +73,23 @@ def test_text_of_every_layout_gives_the_same_points(tmp_path, layout):
     check(read_table(path, "programming", columns=columns))
 
 
+@pytest.mark.parametrize("sign", ["\t", ";"])
+def test_numbers_with_decimal_commas_need_no_header(tmp_path, sign):
+    """Three cells hold three commas and two separators."""
+    rows = [f"{a:.2f},7.5,{b:.4f}".replace(",", sign).replace(".", ",") for a, b in 1e6 * LONG]
+    path = write(tmp_path, "a.txt", "\n".join(rows))
+    columns = {"target_s": "0", "measured_s": "2"}
+    check(read_table(path, "programming", columns=columns, unit="uS"))
+
+
+def test_the_name_of_a_lone_column_may_hold_its_unit(tmp_path):
+    path = write(tmp_path, "a.csv", "G (uS)\n20.5\n21\n")
+    table = read_table(
+        path, "read-noise", columns={"conductance_s": "G (uS)"}, sample_period_s=1e-3
+    )
+    assert table["conductance_s"] == pytest.approx([20.5e-6, 21e-6])
+
+
 def test_npz_of_columns_and_of_one_table(tmp_path):
     np.savez(tmp_path / "a.npz", target_s=LONG[:, 0], measured_s=LONG[:, 1])
     check(read_table(tmp_path / "a.npz", "programming"))
@@ -192,6 +209,14 @@ def test_non_linearities_become_outputs_in_steps(tmp_path, key):
     table = read_table(path, "converter", columns={"code": "code", key: "S*"})
     assert table["output"] == pytest.approx(np.arange(4) + inl)
     assert table.units == {"output": "LSB"}
+
+
+def test_outputs_in_steps_and_in_volts_do_not_mix(tmp_path):
+    values = np.column_stack([range(4), [0.0, 1.1, 1.9, 3.0]])
+    steps = write(tmp_path, "a.csv", csv_of(["code", "output"], values))
+    volts = write(tmp_path, "b.csv", csv_of(["code", "output (V)"], values))
+    with pytest.raises(InputError, match=r"output is in V, that of the file before in LSB"):
+        read_table([steps, volts], "converter", columns={"code": "0", "output": "1"})
 
 
 def test_temperatures_and_rows_can_be_told_apart(tmp_path):
