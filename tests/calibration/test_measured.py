@@ -18,6 +18,8 @@ from calibration.relaxation import fit_relaxation
 from calibration.spectra import periodogram
 from calibration.tables import Table, read_table
 
+pytestmark = pytest.mark.compiled
+
 
 @pytest.fixture(scope="module")
 def relaxing(shared: Path) -> Table:

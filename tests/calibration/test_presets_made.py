@@ -13,6 +13,8 @@ import aimc_sim
 from aimc_sim.cli.main import app
 from aimc_sim.specs import ChipSpec
 
+pytestmark = pytest.mark.compiled
+
 FOLDER = Path(aimc_sim.__file__).parent / "presets"
 PARTS = ("programming", "relaxation", "read_noise", "telegraph")
 

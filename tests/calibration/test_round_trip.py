@@ -31,6 +31,8 @@ from calibration.read_noise import fit_read_noise
 from calibration.relaxation import fit_relaxation
 from calibration.synthetic import synthetic
 
+pytestmark = pytest.mark.compiled
+
 REPEATS = 200
 
 
