@@ -78,6 +78,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "devices.md"
 SHOWN = re.findall(r"^```text\n\$ aimc-sim (.*?)\n(.*?)\n```", PAGE.read_text("utf-8"), re.M | re.S)
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize(("command", "table"), SHOWN, ids=[command for command, _ in SHOWN])
 def test_the_page_of_devices_shows_what_its_commands_print(cli, command, table):
     printed = cli(*command.split()).stdout.splitlines()
