@@ -24,7 +24,7 @@ _FACTS: dict[str, type | tuple[type, ...]] = {
     "full_scale": (float, type(None)),
 }
 # what numpy and zipfile raise for a damaged archive; NotImplementedError is a RuntimeError
-_DAMAGES = (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error)
+DAMAGES = (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error)
 _AGAIN = "program the matrix again"
 
 
@@ -95,7 +95,7 @@ def read_archive(
         with archive:
             missing = [key for key in needed if key not in archive]
             arrays = {key: archive[key] for key in (*needed, *others) if key in archive}
-    except _DAMAGES as error:
+    except DAMAGES as error:
         raise InputError(asked, f"it cannot be read ({error})", "check the path") from error
     if missing:
         raise InputError(asked, f"it lacks {', '.join(missing)}", "give a saved file")

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import json
-import os
-import zipfile
-import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +11,7 @@ import numpy as np
 from aimc_sim.errors import InputError, UsageError
 from aimc_sim.faults import NAMES
 from aimc_sim.specs import ChipSpec
+from aimc_sim.storage import DAMAGES, WRITTEN, write_archive
 from aimc_sim.writing import Written
 from ssm import checkpoint
 from ssm.deploy import deploy
@@ -24,15 +21,11 @@ if TYPE_CHECKING:
 
 SCHEMA = "aimc-sim.programmed/1"
 _KEYS = ("meta", "model", "signal", "programmed_s")
-# of a cell, where there was something to say (see writing.Written), and their types
-_WRITTEN = {"faults": "int8", "pulses": "uint16", "failed": "bool", "energy_j": "float32"}
 _FACTS: dict[str, type] = {
     "chip": str, "form": str, "decay": str, "digital": list, "calibration": str, "seed": int,
     "first_chip": int, "clock_ns": int, "age_ns": int,
     "sha256": str,
 }
-# what numpy and zipfile raise for a damaged archive; NotImplementedError is a RuntimeError
-_DAMAGES = (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 def save_chip(programmed: ProgrammedModel, path: str | Path) -> None:
@@ -40,7 +33,6 @@ def save_chip(programmed: ProgrammedModel, path: str | Path) -> None:
 
     UsageError where the file cannot be written.
     """
-    path = Path(path)
     d, chip = programmed.deployment, programmed.chip
     meta = {
         "schema": SCHEMA, "chip": d.spec.to_toml(), "form": d.form, "decay": d.decay,
@@ -48,25 +40,12 @@ def save_chip(programmed: ProgrammedModel, path: str | Path) -> None:
         "first_chip": chip.first_replica, "clock_ns": chip.clock_ns, "age_ns": chip.age_ns,
         "sha256": d.model.sha256,
     }
-    arrays = {name: getattr(chip.written, name) for name in _WRITTEN}
-    buffer = io.BytesIO()
-    np.savez_compressed(
-        buffer, meta=np.array(json.dumps(meta)),
-        model=np.frombuffer(checkpoint.to_bytes(d.model), np.uint8), signal=d.signal,
-        programmed_s=chip.programmed_s,
-        **{name: values for name, values in arrays.items() if values is not None},
-    )
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(buffer.getvalue())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UsageError(
-            f"save the chip as {path}", f"the system refuses: {error.strerror}",
-            "choose a place that can be written",
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    arrays = {
+        "model": np.frombuffer(checkpoint.to_bytes(d.model), np.uint8), "signal": d.signal,
+        "programmed_s": chip.programmed_s,
+        **{name: getattr(chip.written, name) for name in WRITTEN},
+    }
+    write_archive(path, meta, arrays, f"save the chip as {path}")
 
 
 def load_chip(path: str | Path) -> ProgrammedModel:
@@ -96,7 +75,7 @@ def load_chip(path: str | Path) -> ProgrammedModel:
             asked, f"it holds {programmed_s.shape} conductances, the layout has "
             f"{deployment.layout.n_cells} cells", "program the model again",
         )
-    written = Written(programmed_s, **{name: arrays.get(name) for name in _WRITTEN})
+    written = Written(programmed_s, **{name: arrays.get(name) for name in WRITTEN})
     programmed = ProgrammedModel(
         deployment, facts["seed"], len(programmed_s), facts["first_chip"], written
     )
@@ -112,10 +91,10 @@ def _read_arrays(path: str | Path, asked: str) -> dict[str, np.ndarray]:
             raise InputError(asked, "it holds one array", "give a file of --save-chip")
         with archive:
             missing = [key for key in _KEYS if key not in archive]
-            arrays = {key: archive[key] for key in (*_KEYS, *_WRITTEN) if key in archive}
+            arrays = {key: archive[key] for key in (*_KEYS, *WRITTEN) if key in archive}
     except FileNotFoundError as error:
         raise InputError(asked, "there is no such file", "check the path") from error
-    except _DAMAGES as error:
+    except DAMAGES as error:
         raise InputError(
             asked, "it cannot be read: it is damaged, or no .npz of numbers",
             "give a file of --save-chip (a chip file in TOML is read by aimc_sim.load_chip)",
@@ -125,7 +104,7 @@ def _read_arrays(path: str | Path, asked: str) -> dict[str, np.ndarray]:
     for key in ("signal", "programmed_s"):
         if arrays[key].dtype.kind != "f" or not np.isfinite(arrays[key]).all():
             raise InputError(asked, f"its {key} are not finite numbers", "program the model again")
-    for key, kind in _WRITTEN.items():
+    for key, kind in WRITTEN.items():
         found = arrays.get(key)
         if found is None:
             continue

@@ -386,6 +386,7 @@ def check_settings(
     weight_decay: float,
     label_smoothing: float,
 ) -> None:
+    """Refuse settings of a training that are out of range, by a UsageError that names one."""
     for name, count in (("epochs", epochs), ("batch_size", batch_size)):
         if count < 1:
             raise UsageError(f"{name} = {count} was asked for", "it is below 1", "pass >= 1")
@@ -416,6 +417,7 @@ def default_device() -> str:
 
 
 def choose_device(device: str | None) -> torch.device:
+    """Return a torch device, None: the CPU; UsageError where torch cannot use it."""
     try:
         place = torch.device(device or "cpu")
         torch.empty(1, device=place)
