@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from aimc_sim.cards import DeviceSpec
     from aimc_sim.chip import Chip
     from aimc_sim.citations import cite
+    from aimc_sim.cost_spec import CostSpec
     from aimc_sim.devices import predict
     from aimc_sim.errors import AimcError, CapacityError, InputError, UsageError
     from aimc_sim.matrix import AnalogMatrix, MappedMatrix, load_matrix, map_matrix
@@ -36,6 +37,7 @@ _HOMES = {
     "aimc_sim.cards": ("DeviceSpec",),
     "aimc_sim.chip": ("Chip",),
     "aimc_sim.citations": ("cite",),
+    "aimc_sim.cost_spec": ("CostSpec",),
     "aimc_sim.devices": ("predict",),
     "aimc_sim.errors": ("AimcError", "CapacityError", "InputError", "UsageError"),
     "aimc_sim.matrix": ("AnalogMatrix", "MappedMatrix", "load_matrix", "map_matrix"),
@@ -53,6 +55,7 @@ __all__ = [
     "CapacityError",
     "Chip",
     "ChipSpec",
+    "CostSpec",
     "DacSpec",
     "DeviceSpec",
     "FaultSpec",
@@ -83,6 +86,8 @@ sys.modules[__name__].__class__ = _Package
 
 def __getattr__(name: str) -> Any:
     # numba and pydantic take most of a second to import: only what is asked for is loaded
+    if name == "costs":
+        return import_module("aimc_sim.costs")
     if name not in _HOME_OF:
         raise AttributeError(f"module 'aimc_sim' has no attribute '{name}'")
     return getattr(import_module(_HOME_OF[name]), name)

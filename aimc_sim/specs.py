@@ -14,6 +14,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from aimc_sim.cards import DeviceSpec, check_temperature
+from aimc_sim.cost_spec import CostSpec
 from aimc_sim.errors import InputError, UsageError, nearest
 from aimc_sim.fields import Bits, Kelvin, PositiveSiemens, Seconds, Share, Spec, validated
 
@@ -126,6 +127,7 @@ class ChipSpec(Spec):
         offset to every column from compensation_reads patterns; "none" leaves drift as it is.
     temperature_k : at which the chip is kept; None: the temperature of the card's data.
     max_tiles : tiles there are of all kinds together; a model that needs more is refused.
+    costs : what energy, latency and area are computed with.
     """
 
     schema_version: Literal["aimc-sim.chip/1"] = CHIP_SCHEMA
@@ -150,6 +152,7 @@ class ChipSpec(Spec):
     compensation_reads: int = Field(default=100, ge=2, le=100_000)
     temperature_k: Kelvin | None = None
     max_tiles: int | None = Field(default=None, ge=1)
+    costs: CostSpec = CostSpec()
 
     @model_validator(mode="after")
     def _slices_have_digits(self) -> Self:

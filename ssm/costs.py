@@ -1,0 +1,375 @@
+"""What a deployed model costs: energy, latency and area on the chip, beside its digital twin.
+
+Events of one step are counted part by part, priced by `aimc_sim.costs`, and repeated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from aimc_sim.arrays import CellArray
+from aimc_sim.costs import (
+    Constant,
+    Costs,
+    Events,
+    constants,
+    conversion_s,
+    price,
+    tile_area_m2,
+    tile_leak_w,
+)
+from aimc_sim.errors import UsageError
+from aimc_sim.lines import (
+    accesses,
+    driven_lines,
+    line_conductances,
+    line_lengths,
+    outputs,
+)
+from ssm.complexity import WEIGHT_BITS, stored_bits
+from ssm.drives import Drives, access_rows, dac_mode, even_drives
+from ssm.kernels.network import A_PRODUCT, C_PRODUCT, MIX_PRODUCT, PER_LAYER, Network
+from ssm.ranges import register_bits
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ssm.deploy import Deployment
+
+_FLOAT_BITS = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Inference:
+    """Costs of one sequence on one chip.
+
+    costs : energy part by part, and latency. step_s : time between two steps. area_m2 : by kind.
+    constants : every constant used, with its source. drives : what the rows' drives come from.
+    """
+
+    costs: Costs
+    step_s: float
+    area_m2: Mapping[str, float]
+    constants: Mapping[str, Constant]
+    drives: str
+
+
+def cost_inference(
+    d: Deployment, n_steps: int, *, drives: Drives | None = None,
+    g_s: NDArray[np.floating] | None = None,
+) -> Inference:
+    """Return what one sequence of n_steps costs.
+
+    drives : of every row, None: spread evenly over the range (`ssm.drives`). g_s : (n_cells,)
+    conductances [S], None: the targets.
+
+    Raises InputError where the chip's costs cannot be known (`aimc_sim.costs.constants`).
+    """
+    if n_steps < 1:
+        raise UsageError(f"find the costs of {n_steps} steps", "a sequence has at least one",
+                         "give a positive number")
+    counter = _Counter(d, drives or even_drives(d), d.target_s if g_s is None else g_s)
+    stages = counter.stages()
+    once = [*counter.decoder()]
+    last_s = counter.part_s("decoder")
+    through_s = sum(stages)
+    step_s = through_s
+    if d.spec.costs.pipeline:
+        step_s = max([*stages, counter.busiest_tile_s()])
+    latency_s = through_s + (n_steps - 1) * step_s + last_s
+    events = [each.times(n_steps) for each in counter.steps()]
+    leaks = [each.times(latency_s) for each in counter.leaks()]
+    found = price([*events, *once, *leaks], counter.used, latency_s)
+    return Inference(found, step_s, counter.area_m2(), counter.used, counter.drives.source)
+
+
+def cost_idle(d: Deployment, seconds: float) -> Costs:
+    """Return what the chip draws while nothing runs: leakage alone."""
+    counter = _Counter(d, even_drives(d), d.target_s)
+    leaks = [each.times(seconds) for each in counter.leaks()]
+    return price(leaks, counter.used, seconds)
+
+
+class _Counter:
+    """Events of a step of a deployment: what happens in every part."""
+
+    def __init__(self, d: Deployment, drives: Drives, g_s: NDArray[np.floating]) -> None:
+        self.d, self.drives = d, drives
+        bits = stored_bits(d)
+        self.used = constants(
+            d.spec, state_bytes=bits["state"] / 8, weight_bytes=bits["digital weights"] / 8
+        )
+        precision = d.model.precision or {}
+        held = register_bits(d.spec, d.model)
+        self.state_bits = held if isinstance(held, int) else _FLOAT_BITS
+        self.weight_bits = {name: precision.get(name, WEIGHT_BITS) for name in
+                            ("a", "c", "mix", "enc", "dec")}
+        self.logic = d.spec.costs.logic_bits
+        self.dac, self.adc = int(d.spec.dac.bits), int(d.spec.adc.bits)
+        self.planes = max(self.dac - 1, 1) if dac_mode(d) == "bit_serial" else 1
+        self.arrays = {array.request.name: array for array in d.layout.arrays}
+        self.line_g_s = line_conductances(d.layout, d.spec, g_s)
+        self.length = line_lengths(d.layout, d.spec)
+        self.outputs = np.diff(d.converters.adc_first)
+        self.modes = np.diff(d.network.mode_first)
+        self.n_heads = d.network.n_heads
+        self._tiles = {name: self._use_of_tiles(array) for name, array in self.arrays.items()}
+        self._busy = {name: self._busy_s(array) for name, array in self.arrays.items()}
+
+    def _use_of_tiles(self, array: CellArray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return accesses of every tile and the outputs of the widest, both (n_tiles,)."""
+        d = self.d
+        # the arrays of a head are diagonal: all its rows are driven at once
+        together = d.spec.layout == "head" and array.request.name.endswith((" A", " C"))
+        return (
+            accesses(d.layout, d.spec, array, together=together),
+            outputs(d.layout, array, together=together),
+        )
+
+    def _drive(self, array: CellArray, drawn: NDArray[np.float64]) -> dict[str, float]:
+        """Return the energy in cells and lines of one access [J].
+
+        drawn : (n_groups, rows) share of full scale of every row of every group.
+        """
+        rows, lines = driven_lines(self.d.layout, self.d.spec, array)
+        share = drawn.ravel()[rows]
+        v, t = self.used["read_v"].value, self.used["read_s"].value
+        per_cell = self.used["line_f_per_m"].value * self.used["line_pitch_m"].value
+        return {
+            "cell_reads_j": self.planes * v**2 * t * float(share @ self.line_g_s[lines]),
+            "line_charging_j": self.planes * v**2 * per_cell * float(share @ self.length[lines]),
+        }
+
+    def _busy_s(self, array: CellArray) -> NDArray[np.float64]:
+        """Return how long every tile is busy with an array in a step [s], (n_tiles,).
+
+        While one access is converted the next is read; what a state's product needs of the one
+        before it waits for its conversion.
+        """
+        read_s = self.used["read_s"].value
+        result = np.zeros(self.d.layout.n_tiles)
+        for tile, (n, width) in enumerate(zip(*self._tiles[array.request.name], strict=True)):
+            if n:
+                convert_s = conversion_s(self.d.spec, self.used, int(width))
+                slow, fast = max(read_s, convert_s), min(read_s, convert_s)
+                result[tile] = self.planes * (int(n) * slow + fast)
+        return result * self._times(array.request.name)
+
+    def _times(self, name: str) -> int:
+        return len(access_rows(self.d.form, self.d.decay)) if name.endswith(" A") else 1
+
+    def stages(self) -> list[float]:
+        """Return the durations of encoder, and A, C and mixing of every layer [s]."""
+        names = ["encoder"]
+        for layer in range(self.modes.size):
+            names += [f"layer {layer} {part}" for part in ("A", "C", "mixing")]
+        return [self.part_s(name) for name in names]
+
+    def part_s(self, name: str) -> float:
+        """Return how long a part takes for one step, its tiles at the same time [s]."""
+        return float(self._busy[name].max()) if name in self._busy else 0.0
+
+    def busiest_tile_s(self) -> float:
+        """Return how long the tile with most accesses is busy in a step [s]."""
+        each = [busy for name, busy in self._busy.items() if name != "decoder"]
+        return float(np.sum(each, axis=0).max()) if each else 0.0
+
+    def _widest(self) -> Iterator[tuple[str, list[str], int]]:
+        """Yield kind, arrays and outputs of the widest access of every tile."""
+        for tile, kind in enumerate(self.d.layout.tile_kinds):
+            widths = {name: int(widths[tile]) for name, (_, widths) in self._tiles.items()}
+            yield kind, [name for name, n in widths.items() if n], max(widths.values())
+
+    def leaks(self) -> Iterator[Events]:
+        """Yield the leakage of every part in one second [J]: a tile's, shared by its arrays."""
+        for _, names, widest in self._widest():
+            leak_w = tile_leak_w(self.d.spec, self.used, widest)
+            for name in names:
+                yield Events(*_layer_and_part(name), {"leakage_j": leak_w / len(names)})
+        yield Events("", "chip", {"leakage_j": self.used["leak_w"].value})
+
+    def area_m2(self) -> dict[str, float]:
+        """Return the chip's area by kind [m^2]: converters, cells, memories; without logic."""
+        total = {"ADC": 0.0, "DAC": 0.0, "cells": 0.0}
+        for kind, _, widest in self._widest():
+            own = tile_area_m2(self.d.spec, self.used, kind, widest)
+            total = {key: total[key] + own[key] for key in total}
+        bits = stored_bits(self.d)
+        total["memory"] = sum(bits.values()) * self.used["memory_area_m2_per_bit"].value
+        return total
+
+    # what happens in a step
+
+    def steps(self) -> Iterator[Events]:
+        """Yield the events of one step of every part but the decoder."""
+        yield from self._matrix("encoder", 0, self.drives.inputs, "enc")
+        for layer in range(self.modes.size):
+            first = 1 + layer * PER_LAYER
+            yield from self._state(layer, first + A_PRODUCT)
+            yield from self._readout(layer, first + C_PRODUCT)
+            yield from self._matrix(
+                f"layer {layer} mixing", first + MIX_PRODUCT, self.drives.mixes[layer], "mix"
+            )
+            yield from self._activation(layer)
+        if not self.d.network.pool_last:
+            yield Events("", "decoder", {"add_bits": float(self.n_heads * self.logic)})
+
+    def decoder(self) -> Iterator[Events]:
+        """Yield the events of the decoder, once a sequence."""
+        yield from self._matrix("decoder", len(self.outputs) - 1, self.drives.decodes, "dec")
+
+    def _matrix(
+        self, name: str, product: int, drawn: NDArray[np.float64], key: str
+    ) -> Iterator[Events]:
+        """Yield the events of a dense product and its bias."""
+        n_in = drawn.size
+        weights = self.d.network.weight_first[product + 1] - self.d.network.weight_first[product]
+        n_out = int(weights) // n_in
+        where = _layer_and_part(name)
+        array = self.arrays.get(name)
+        yield Events(*where, {"add_bits": float(n_out * self.logic)})
+        if array is None:
+            yield Events(*where, self._multiply_add(n_in * n_out, self.weight_bits[key], self.dac))
+            return
+        yield Events(*where, self._convert(product, n_in))
+        yield Events(*where, self._gather(product, n_out))
+        yield Events(*where, self._drive(array, drawn[None]))
+
+    def _readout(self, layer: int, product: int) -> Iterator[Events]:
+        """Yield the events of C, which also carries D."""
+        name = f"layer {layer} C"
+        n_rows = 2 * int(self.modes[layer]) + self.n_heads
+        where = _layer_and_part(name)
+        array = self.arrays.get(name)
+        if array is None:
+            yield Events(*where, self._multiply_add(n_rows, self.weight_bits["c"], self.state_bits))
+            return
+        # a state's range is a power of two: its code is a shift of the register
+        yield Events(*where, {"shift_bits": float(n_rows * self.state_bits)})
+        yield Events(*where, self._convert(product, n_rows))
+        yield Events(*where, self._gather(product, self.n_heads))
+        per_head = int(self.modes[layer]) // self.n_heads
+        rows = np.concatenate(
+            [
+                *(plane.reshape(self.n_heads, per_head) for plane in self.drives.states[layer]),
+                self.drives.skips[layer][:, None],
+            ],
+            axis=1,
+        )
+        yield Events(*where, self._drive(array, _in_groups(rows, array)))
+
+    def _state(self, layer: int, product: int) -> Iterator[Events]:
+        """Yield the events of A: products, and what logic does to the states."""
+        n, state = int(self.modes[layer]), float(self.state_bits)
+        name = f"layer {layer} A"
+        where = _layer_and_part(name)
+        # both real states are read and written; the input is added to one of them
+        yield Events(*where, {"state_bits": 4 * n * state, "add_bits": n * state})
+        if self.d.form == "digital":
+            yield Events(*where, rotate_in_logic(n, self.weight_bits["a"], self.state_bits))
+            return
+        array = self.arrays[name]
+        rows_of = access_rows(self.d.form, self.d.decay)
+        driven = n * sum(len(rows) for rows in rows_of)
+        converted = int(sum(self.outputs[product + k] for k in range(4)))
+        # ranges are powers of two: shifts before the DAC and behind the ADC
+        shifts = (driven + converted) * state
+        added = 0 if self.d.form == "direct" else converted
+        yield Events(*where, {"shift_bits": shifts, "add_bits": added * state})
+        if self.d.form == "leapfrog" and self.d.decay == "digital":
+            yield Events(*where, {"multiply_bits2": 2 * n * state * self.weight_bits["a"]})
+        yield Events(*where, self._events_of(driven, converted))
+        for k in range(len(rows_of)):
+            rows = self.drives.accesses[layer][:, k].T
+            yield Events(*where, self._drive(array, _in_groups(rows, array)))
+
+    def _activation(self, layer: int) -> Iterator[Events]:
+        """Yield GELU, gate, residual and norm."""
+        heads, bits = self.n_heads, self.logic
+        multiplies, adds = activation_operations(self.d.network)
+        yield Events(
+            f"layer {layer}", "activation and norm",
+            {
+                "multiply_bits2": float(heads * multiplies * bits**2),
+                "add_bits": float(heads * adds * bits),
+            },
+        )
+
+    def _convert(self, product: int, n_driven: int) -> dict[str, float]:
+        return self._events_of(n_driven, int(self.outputs[product]))
+
+    def _events_of(self, driven: int, converted: int) -> dict[str, float]:
+        """Return DAC and ADC events, and the traffic of codes in the buffers beside them."""
+        return {
+            "drives": float(self.planes * driven),
+            "conversions": float(self.planes * converted),
+            # bit-serial planes are shifted and added before they are stored
+            "add_bits": float((self.planes - 1) * converted * (self.adc + self.planes)),
+            "buffer_bits": float(driven * self.dac + converted * self.adc),
+        }
+
+    def _gather(self, product: int, n_out: int) -> dict[str, float]:
+        """Return the sum of row parts and the scale of every column."""
+        parts = int(self.outputs[product]) - n_out
+        return {
+            "add_bits": float(parts * self.logic),
+            "multiply_bits2": float(n_out * self.adc * self.logic),
+        }
+
+    def _multiply_add(self, n: int, weight_bits: int, input_bits: int) -> dict[str, float]:
+        """Return n multiply-accumulates in logic, weights from memory."""
+        return {
+            "multiply_bits2": float(n * weight_bits * input_bits),
+            "add_bits": float(n * (weight_bits + input_bits)),
+            "weight_bits": float(n * weight_bits),
+        }
+
+
+def rotate_in_logic(n_modes: int, a_bits: int, state_bits: int) -> dict[str, float]:
+    """Return the events of n complex products dA x in logic, poles from memory."""
+    return {
+        "multiply_bits2": 4.0 * n_modes * state_bits * a_bits,
+        "add_bits": 2.0 * n_modes * state_bits,
+        "weight_bits": 2.0 * n_modes * a_bits,
+    }
+
+
+def state_in_logic(n_modes: int, a_bits: int, state_bits: int) -> dict[str, float]:
+    """Return the events of x <- dA x + u in logic: the product, the input, the registers."""
+    events = rotate_in_logic(n_modes, a_bits, state_bits)
+    events["add_bits"] += float(n_modes * state_bits)
+    return {**events, "state_bits": 4.0 * n_modes * state_bits}
+
+
+def activation_operations(network: Network) -> tuple[int, int]:
+    """Return multiplications and additions a head of GELU, gate, residual and norm.
+
+    GELU as x min(max(0, x + 2), 1) and the sigmoid as such a ramp, as hardware has them.
+    """
+    multiplies, adds = 1, 2 + 1
+    if network.glu:
+        multiplies, adds = multiplies + 2, adds + 2
+    if network.norm:
+        square = not network.affine_norm  # mean, difference, square, its mean; then the scale
+        multiplies, adds = multiplies + 1 + 2 * square, adds + 1 + 3 * square
+    return multiplies, adds
+
+
+def _layer_and_part(name: str) -> tuple[str, str]:
+    """Return the layer ("" for encoder and decoder) and the part of an array's name."""
+    if not name.startswith("layer "):
+        return "", name
+    _, number, part = name.split(" ", 2)
+    return f"layer {number}", part
+
+
+def _in_groups(rows: NDArray[np.float64], array: CellArray) -> NDArray[np.float64]:
+    """Return values (n_blocks, n_in) of rows as (n_groups, group * n_in), zeros where none is."""
+    n_groups, n_in = array.tile.shape[1], array.request.n_in
+    padded = np.zeros((n_groups * array.group, n_in))
+    padded[: len(rows)] = rows
+    return padded.reshape(n_groups, -1)

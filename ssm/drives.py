@@ -1,0 +1,164 @@
+"""What drives the rows of a deployed model: how much of full scale, on calibration signals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ssm.forms import leapfrog_cells
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ssm.deploy import Deployment
+    from ssm.model import Layer, Model
+
+    Real = NDArray[np.float64]
+
+_SEQUENCES, _STEPS = 4, 512  # of the calibration signal: their mean square is known to percents
+# mean over inputs spread evenly over the range: of x^2, of |x| and of the ones in a code
+_EVEN = {"amplitude": 1 / 3, "pulse_width": 1 / 2, "bit_serial": 1 / 2}
+
+
+@dataclass(frozen=True, eq=False)
+class Drives:
+    """Mean over time of what every row draws, as a share of driving it at full scale all the time.
+
+    A row at V = x V_full draws x^2 of that; a row driven for a share |x| of the time |x|; one
+    driven bit by bit the share of ones. inputs (n_in,); per layer accesses (2, 3, K) of A, rows
+    p and q (or Re and Im) in the order of accesses, zeros where a row rests; states (2, K) and
+    skips (H,) of C; mixes (H,); decodes (H,). source : where they come from, in words.
+    """
+
+    inputs: Real
+    accesses: list[Real]
+    states: list[Real]
+    skips: list[Real]
+    mixes: list[Real]
+    decodes: Real
+    source: str
+
+
+def access_rows(form: str, decay: str) -> tuple[tuple[int, ...], ...]:
+    """Return which rows of a block of A each access drives: 0 (p, Re) and 1 (q, Im)."""
+    if form == "leapfrog":
+        return ((1,), (0,)) if decay == "digital" else ((1,), (0,), (1,))
+    return () if form == "digital" else ((0, 1),)
+
+
+def even_drives(d: Deployment) -> Drives:
+    """Return the drives of inputs that are spread evenly over the range of every DAC."""
+    mean = _EVEN[dac_mode(d)]
+    heads, modes = d.network.n_heads, np.diff(d.network.mode_first)
+    driven = np.zeros((2, 3, 1))
+    for k, rows in enumerate(access_rows(d.form, d.decay)):
+        driven[list(rows), k] = mean
+    each = [np.full(heads, mean)] * len(modes)
+    return Drives(
+        np.full(d.network.n_in, mean), [np.repeat(driven, n, axis=2) for n in modes],
+        [np.full((2, n), mean) for n in modes], each, each, np.full(heads, mean),
+        "inputs spread evenly over the range of every DAC, an assumption",
+    )
+
+
+def measured_drives(d: Deployment) -> Drives:
+    """Return the drives that the error-free model shows on the start of the calibration signal."""
+    model, c = d.model, d.converters
+    x = d.signal[:_SEQUENCES, :_STEPS].astype(float)
+    full, state_full = (float(limit) if limit > 0 else 1.0 for limit in
+                        (c.dac_limit, c.state_dac_limit))
+    accesses, states, skips, mixes = [], [], [], []
+    h = x @ model.encoder_weight + model.encoder_bias
+    for k, layer in enumerate(model.layers):
+        u = _normalise(model, layer, h) if model.norm == "pre" else h
+        own = slice(d.network.mode_first[k], d.network.mode_first[k + 1])
+        step = c.state_step.reshape(2, -1)[:, own].astype(float) * state_full
+        driven, held = _drive_states(d, layer, u, step)
+        accesses.append(driven)
+        states.append(held)
+        skips.append(_share(d, u, c.skip_step[k] * full))
+        y = _gelu(layer.respond(u)[0])
+        mixes.append(_share(d, y, c.mix_step[k] * full))
+        y = y @ layer.mix_weight + layer.mix_bias
+        if model.gate == "glu":
+            y = y[..., : model.n_heads] / (1 + np.exp(-y[..., model.n_heads :]))
+        h = _normalise(model, layer, h + y) if model.norm == "post" else h + y
+    pooled = h.mean(axis=1, keepdims=True) if model.pool == "mean" else h[:, -1:]
+    return Drives(
+        _share(d, x, c.input_step * full), accesses, states, skips, mixes,
+        _share(d, pooled, c.decode_step * full),
+        f"the error-free model on {len(x)} calibration sequences of {x.shape[1]} steps",
+    )
+
+
+def dac_mode(d: Deployment) -> str:
+    """Return how the chip's DACs drive a row."""
+    return str(getattr(d.spec.dac, "mode", "amplitude"))
+
+
+def _share(d: Deployment, x: Real, full: Real) -> Real:
+    """Return the mean over samples and steps of what inputs x (n, time, ...) draw, see Drives."""
+    size = np.minimum(np.abs(x) / full, 1.0)
+    mode = dac_mode(d)
+    if mode == "pulse_width":
+        drawn = size
+    elif mode == "bit_serial":
+        planes = max(int(d.spec.dac.bits) - 1, 1)
+        codes = np.rint(size * (2**planes - 1)).astype(np.int64)
+        drawn = sum((codes >> k & 1).astype(float) for k in range(planes)) / planes
+    else:
+        drawn = size**2
+    return np.asarray(drawn.mean(axis=(0, 1)))
+
+
+def _drive_states(d: Deployment, layer: Layer, u: Real, full: Real) -> tuple[Real, Real]:
+    """Return what the accesses of A draw, (2, 3, K), and the states on C's rows, (2, K).
+
+    u : (n, time, H). full : (2, K) largest states of the DACs.
+    """
+    n, n_steps, _ = u.shape
+    modes = layer.pole.size
+    gain = layer.mode_weight * layer.readout * layer.drive
+    leapfrog = d.form == "leapfrog"
+    cells = leapfrog_cells(layer.pole, gain) if leapfrog else None
+    p, q = np.zeros((n, modes)), np.zeros((n, modes))
+    pole = layer.pole.ravel()
+    drawn, held = np.zeros((2, 3, modes)), np.zeros((2, modes))
+
+    def one(x: Real, row: int) -> Real:
+        return _share(d, x[:, None], full[row])
+
+    for k in range(n_steps):
+        if cells is not None:
+            e, decay, sign = cells.e.ravel(), cells.d.ravel(), cells.sign.ravel()
+            drawn[1, 0] += one(q, 1)
+            p = p - e * q
+            drawn[0, 1] += one(p, 0)
+            q = q + e * p
+            if d.decay != "digital":
+                drawn[1, 2] += one(q, 1)
+            p, q = sign * (1 - decay) * p, sign * (1 - decay) * q
+        else:
+            if d.form != "digital":
+                drawn[0, 0] += one(p, 0)
+                drawn[1, 0] += one(q, 1)
+            p, q = pole.real * p - pole.imag * q, pole.real * q + pole.imag * p
+        p = p + np.repeat(u[:, k], layer.pole.shape[1], axis=1)
+        held[0] += one(p, 0)
+        held[1] += one(q, 1)
+    return drawn / n_steps, held / n_steps
+
+
+def _gelu(y: Real) -> Real:
+    from scipy.special import erf
+
+    return np.asarray(0.5 * y * (1 + erf(y / np.sqrt(2))))
+
+
+def _normalise(model: Model, layer: Layer, h: Real) -> Real:
+    if model.norm_kind == "layer":
+        h = h - h.mean(axis=-1, keepdims=True)
+        h = h / np.sqrt((h**2).mean(axis=-1, keepdims=True) + model.norm_epsilon)
+    return h * layer.norm_scale + layer.norm_shift
