@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from aimc_sim.converters import converter_limit
 from aimc_sim.kernels.moving import NO_TELEGRAPH
 from aimc_sim.kernels.threads import one_thread
-from aimc_sim.matrix import converter_limit
 from aimc_sim.randomness import Purpose
 from aimc_sim.specs import ChipSpec
 from ssm.forms import power_of_two_above
