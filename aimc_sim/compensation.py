@@ -83,8 +83,8 @@ class Wiring:
     dac_step : (n_rows,) input that one code stands for, or full scale where dac_limit is 0.
     adc_step : (n_columns,) output that one code stands for. dac_limit, adc_limit : largest codes,
         0 for an ideal converter. adc_noise : in steps.
-    first : (n_products + 1,) first column of every product. drive_limit : largest code of one
-        drive, 1 where the bits of an input go one by one.
+    first : (n_products + 1,) first column of every product. n_planes : drives of a product, more
+        than one where the bits of an input go one by one.
     """
 
     row: np.ndarray
@@ -95,7 +95,7 @@ class Wiring:
     adc_limit: np.float32
     adc_noise: np.float32
     first: np.ndarray
-    drive_limit: np.float32
+    n_planes: int = 1
 
     def matrix(self, values: np.ndarray) -> Any:
         """Return values (n_weights,) as a sparse matrix (n_columns, n_rows)."""
@@ -132,13 +132,13 @@ def patterns(wiring: Wiring, begin: int, end: int) -> np.ndarray:
         words = np.random.Philox(key=[int(Purpose.COMPENSATE), k]).random_raw(n_rows)
         x[k - begin] = (words >> np.uint64(11)) * 2.0**-52 - 1.0
     if wiring.dac_limit > 0:
-        x = np.rint(x * float(wiring.drive_limit))
+        x = np.rint(x * (1.0 if wiring.n_planes > 1 else float(wiring.dac_limit)))
     return (x * wiring.dac_step).astype(np.float32)
 
 
 def fit_columns(
     chip: Chip, wiring: Wiring, wanted: np.ndarray, found: np.ndarray, variance: np.ndarray,
-    replica: int, periphery: Periphery,
+    replica: int, periphery: Periphery | None = None,
 ) -> Fit:
     """Return what calibration reads of one chip now say of its columns.
 
@@ -194,10 +194,11 @@ def fit_columns(
 
 
 def _drive(
-    chip: Chip, wiring: Wiring, x: np.ndarray, begin: int, replica: int, periphery: Periphery
+    chip: Chip, wiring: Wiring, x: np.ndarray, begin: int, replica: int,
+    periphery: Periphery | None,
 ) -> np.ndarray:
     """Return what the rows really carry for patterns x (n, n_rows), from number `begin` on."""
-    if not periphery.dac_on:
+    if periphery is None or not periphery.dac_on:
         return x
     n_rows, zero = x.shape[1], np.uint64(0)
     driven = x.copy()
@@ -215,7 +216,7 @@ def _drive(
 
 def _convert(
     chip: Chip, wiring: Wiring, y: np.ndarray, s: np.ndarray, begin: int, replica: int,
-    periphery: Periphery,
+    periphery: Periphery | None,
 ) -> np.ndarray:
     """Return sums y with variances s, (n, n_columns), after noise and ADC; float64."""
     out = np.zeros(y.shape, np.float32)

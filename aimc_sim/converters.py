@@ -92,20 +92,14 @@ def draw_periphery(
     noise of drives.
     """
     dac_on, adc_on = has_dac_errors(spec), has_adc_errors(spec)
-    n_outputs = len(tile)
     f = np.float32
-    none: dict[str, Any] = {
-        "dac_gain": np.zeros(0, f), "dac_offset": np.zeros(0, f), "dac_table": np.zeros(0, f),
-        "dac_noise": f(0), "dac_keys": np.zeros((0, 2), np.uint64),
-        "adc_gain": np.zeros(0, f), "adc_offset": np.zeros(0, f), "adc_table": np.zeros(0, f),
-        "adc_of": np.zeros(0, np.int64), "adc_weights": np.zeros((0, 0), f),
-    }
+    changes: dict[str, Any] = {}
     if dac_on:
         element = np.arange(n_rows * _PER_DAC)
         z = _normals(np.zeros_like(element), element, seed_words, Purpose.DAC, replica)
         z = z.reshape(-1, _PER_DAC)
         keys = [stream_key(*seed_words, int(Purpose.DAC_NOISE), replica, p) for p in places]
-        none |= {
+        changes |= {
             "dac_gain": (1 + spec.dac.gain_sigma * z[:, 0]).astype(f),
             "dac_offset": (spec.dac.offset_lsb * z[:, 1]).astype(f),
             "dac_table": inl_table(spec.dac, dac_limit),
@@ -127,15 +121,26 @@ def draw_periphery(
             drawn = exact + spec.adc.unit_mismatch * np.sqrt(exact) * z[:, 2 : 2 + n_bits]
             drawn *= exact.sum() / drawn.sum(axis=1, keepdims=True)
             weights = drawn.astype(f)
-        none |= {
+        changes |= {
             "adc_gain": (1 + spec.adc.gain_sigma * z[adc_of, 0]).astype(f),
             "adc_offset": (spec.adc.offset_lsb * z[adc_of, 1]).astype(f),
             "adc_table": inl_table(spec.adc, adc_limit),
-            "adc_of": adc_of if n_outputs else np.zeros(0, np.int64),
+            "adc_of": adc_of.astype(np.int64),
             "adc_weights": weights,
         }
     step = np.array([1 / (dac_limit or f(1))], f)
-    return Periphery(bit_planes(spec.dac, dac_limit), dac_on, adc_on, step, **none)
+    return no_periphery(bit_planes(spec.dac, dac_limit))._replace(
+        dac_on=dac_on, adc_on=adc_on, dac_step=step, **changes
+    )
+
+
+def no_periphery(n_planes: int = 1) -> Periphery:
+    """Return converters without errors, for products of n_planes drives."""
+    f, none = np.float32, np.zeros(0, np.float32)
+    return Periphery(
+        n_planes, False, False, np.ones(1, f), none, none, none, f(0), np.zeros((0, 2), np.uint64),
+        none, none, none, np.zeros(0, np.int64), np.zeros((0, 0), f),
+    )
 
 
 def _normals(

@@ -321,12 +321,13 @@ class AnalogMatrix:
             adc_limit=self._adc_limit,
             adc_noise=np.float32(spec.adc.noise_lsb),
             first=np.array([0, n_parts * n_out]),
-            drive_limit=drive_limit(spec.dac, self._dac_limit),
+            n_planes=self._planes,
         )
         found = self.chip.read(purpose=Purpose.COMPENSATE)
         w, v = self._as_weights(found, self.chip.fast_sigma() ** 2)
         fit = fit_columns(
-            self.chip, wiring, self.mapped.real.ravel(), w.ravel(), v.ravel(), 0, self.periphery
+            self.chip, wiring, self.mapped.real.ravel(), w.ravel(), v.ravel(), 0,
+            self.periphery if self._real else None,
         )
         gain = fit.gain.reshape(n_parts, n_out)[parts]
         if spec.compensation == "column":
