@@ -19,10 +19,10 @@ from aimc_sim.fields import Bits, Kelvin, PositiveSiemens, Seconds, Share, Spec,
 
 _MOST_STEPS = 2**48  # of a weight; whole numbers up to 2^53 are exact in float64
 
-Lsb = Annotated[float, Field(ge=0, le=65536)]
+Lsb = Annotated[float, Field(ge=0, le=1 << 21)]  # 64 steps of 1 bit in those of 16
 Percentile = Annotated[float, Field(gt=0, le=100)]
 PositiveNumber = Annotated[float, Field(gt=0, le=1e6)]
-Steps = tuple[Annotated[float, Field(ge=-65536, le=65536)], ...]
+Steps = tuple[Annotated[float, Field(ge=-(1 << 21), le=1 << 21)], ...]
 
 CHIP_SCHEMA: Literal["aimc-sim.chip/1"] = "aimc-sim.chip/1"
 
@@ -88,7 +88,7 @@ class AdcSpec(Spec):
 
     bits: Bits = 8
     headroom: float = Field(default=1.0, gt=0, le=64)
-    noise_lsb: float = Field(default=0.0, ge=0, le=1 << 21)  # 64 steps of 1 bit in those of 16
+    noise_lsb: Lsb = 0.0
     range: Literal["largest", "percentile", "least_error"] | PositiveNumber = "largest"
     percentile: Percentile = 99.9
     range_per: Literal["column", "matrix"] = "column"

@@ -207,6 +207,10 @@ class ProgrammedModel:
                 result[replica] += _count_unstable(d, w, layer)
         return result
 
+    def restore(self, corrections: Corrections) -> None:
+        """Take the corrections of this moment as found before, instead of reading again."""
+        self._corrected = (self.chip.clock_ns, corrections)
+
     def save(self, path: str | Path) -> None:
         """Write the programmed chips, all that `ssm.load_chip` needs, to `path` (.npz)."""
         from ssm.storage import save_chip
@@ -298,10 +302,11 @@ class ProgrammedModel:
 
     def _corrections(self) -> list[sequence.Correction]:
         """Return what the digital side does about drift now, one for each chip."""
-        return self._correction_now().each
+        return self.corrections.each
 
-    def _correction_now(self) -> Corrections:
-        """Return the corrections of this moment, found once."""
+    @property
+    def corrections(self) -> Corrections:
+        """What the digital side does about drift and offsets at this moment, found once."""
         now = self.chip.clock_ns
         if self._corrected is None or self._corrected[0] != now:
             self._corrected = (now, correct(
@@ -317,7 +322,7 @@ class ProgrammedModel:
             "adc_conversions": runs * (events["per_step"] * n_steps + events["at_end"]),
             "state_products": runs * n_steps * events["state_products"],
             "calibration_reads": self.chips * reads_of_correction(self.deployment),
-            "uncorrected_columns": int(self._correction_now().left_alone.sum()),
+            "uncorrected_columns": int(self.corrections.left_alone.sum()),
         }
 
 

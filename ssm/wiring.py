@@ -48,7 +48,7 @@ def draw_peripheries(d: Deployment, chip: Chip) -> list[Periphery]:
     return [
         draw_periphery(
             d.spec, chip.seed_words, chip.first_replica + replica, wiring.dac_step.size,
-            *of_output, places, c.dac_limit, c.adc_limit,
+            of_output[0], of_output[1], places, c.dac_limit, c.adc_limit,
         )
         for replica in range(chip.n_replicas)
     ]

@@ -39,7 +39,8 @@ def recorded(d, network, w):
     record = empty_record(network, True)
     sequence.run_batch(
         random_input(2, 1, 4, 6), 0, draws, cells, [NO_TELEGRAPH], np.zeros((1, 1), np.float32),
-        [sequence.no_correction(w)], [no_periphery()], network, ideal_converters(network), record, source,
+        [sequence.no_correction(w)], [no_periphery()], network,
+        ideal_converters(network), record, source,
         *buffer_sizes(network), np.zeros((1, 1, d.model.n_classes), np.float32),
         np.zeros((1, 1, 0, 2, network.sign.size), np.float32),
         np.zeros((1, 1, network.analog.size), np.int64),
