@@ -275,11 +275,22 @@ def _run_facts(record: Record) -> Text:
         f"modes outside the unit circle: {unstable} of {record['n_modes']}"
         + (" (most, over chips and times)" if unstable else " on every chip at every time"),
         *_made(record),
+        *_saturated(record),
         f"took {record['wall_s']:.1f} s",
     ]
     if record["form"] == "digital":
         lines[2] = "modes of A in digital logic"
     return Text("\n".join(lines))
+
+
+def _saturated(record: Record) -> list[str]:
+    """Return the line of what share of the conversions of every part clipped at its ADCs."""
+    shares = [
+        f"{row['part']} {100 * row['clipped'] / row['conversions']:.2g} %"
+        for row in record.get("saturation", ())
+        if row["conversions"]
+    ]
+    return ["conversions clipped: " + ", ".join(shares)] if shares else []
 
 
 def _made(record: Record) -> list[str]:

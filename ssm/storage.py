@@ -17,15 +17,20 @@ from aimc_sim.faults import NAMES
 from aimc_sim.specs import ChipSpec
 from aimc_sim.writing import Written
 from ssm import checkpoint
+from ssm.correction import Corrections
 from ssm.deploy import deploy
+from ssm.kernels.sequence import Correction
 
 if TYPE_CHECKING:
+    from ssm.deploy import Deployment
     from ssm.inference import ProgrammedModel
 
 SCHEMA = "aimc-sim.programmed/1"
 _KEYS = ("meta", "model", "signal", "programmed_s")
 # of a cell, where there was something to say (see writing.Written), and their types
 _WRITTEN = {"faults": "int8", "pulses": "uint16", "failed": "bool", "energy_j": "float32"}
+# what the compensation of columns found at the moment of saving
+_CORRECTION = ("gain", "offset", "left_alone")
 _FACTS: dict[str, type] = {
     "chip": str, "form": str, "decay": str, "digital": list, "calibration": str, "seed": int,
     "first_chip": int, "clock_ns": int, "sha256": str,
@@ -48,6 +53,7 @@ def save_chip(programmed: ProgrammedModel, path: str | Path) -> None:
         "sha256": d.model.sha256,
     }
     arrays = {name: getattr(chip.written, name) for name in _WRITTEN}
+    arrays |= _found_corrections(programmed)
     buffer = io.BytesIO()
     np.savez_compressed(
         buffer, meta=np.array(json.dumps(meta)),
@@ -101,7 +107,41 @@ def load_chip(path: str | Path) -> ProgrammedModel:
     )
     programmed.chip.clock_ns = facts["clock_ns"]
     programmed.chip.age_ns = facts.get("age_ns", facts["clock_ns"])
+    if all(name in arrays for name in _CORRECTION):
+        programmed.restore(_corrections(arrays, deployment, asked))
     return programmed
+
+
+def _found_corrections(programmed: ProgrammedModel) -> dict[str, np.ndarray]:
+    """Return the coefficients of columns now, where there are any: a loaded chip needs no new
+    reads."""
+    if programmed.deployment.spec.compensation not in ("column", "affine"):
+        return {}
+    try:
+        found = programmed.corrections
+    except InputError:  # nothing left to compensate: it is kept as it is
+        return {}
+    gain, offset = (np.stack(values) for values in zip(*found.each, strict=True))
+    return dict(zip(_CORRECTION, (gain, offset, found.left_alone), strict=True))
+
+
+def _corrections(arrays: dict[str, np.ndarray], d: Deployment, asked: str) -> Corrections:
+    """Return the compensation of a file; InputError where it is not that of the chips."""
+    gain, offset, left_alone = (arrays[name] for name in _CORRECTION)
+    chips = len(arrays["programmed_s"])
+    fits = (
+        gain.dtype == offset.dtype == np.float32
+        and left_alone.dtype == np.int64
+        and gain.shape == (chips, d.weights.product.size)
+        and offset.shape in ((chips, 0), (chips, d.converters.adc_step.size))
+        and left_alone.shape == (chips,)
+        and np.isfinite(gain).all() and np.isfinite(offset).all()
+    )
+    if not fits:
+        raise InputError(
+            asked, "its compensation is not that of its chips", "program the model again"
+        )
+    return Corrections([Correction(*pair) for pair in zip(gain, offset, strict=True)], left_alone)
 
 
 def _read_arrays(path: str | Path, asked: str) -> dict[str, np.ndarray]:
@@ -112,7 +152,8 @@ def _read_arrays(path: str | Path, asked: str) -> dict[str, np.ndarray]:
             raise InputError(asked, "it holds one array", "give a file of --save-chip")
         with archive:
             missing = [key for key in _KEYS if key not in archive]
-            arrays = {key: archive[key] for key in (*_KEYS, *_WRITTEN) if key in archive}
+            known = (*_KEYS, *_WRITTEN, *_CORRECTION)
+            arrays = {key: archive[key] for key in known if key in archive}
     except _DAMAGES as error:
         raise InputError(asked, f"it cannot be read ({error})", "check the path") from error
     if missing:
