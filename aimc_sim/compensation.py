@@ -211,7 +211,9 @@ def _drive(
     z = np.zeros(n_rows + 64, np.float32)
     step = np.ascontiguousarray(wiring.dac_step, np.float32)
     for k, row in enumerate(driven):
-        fill_normals(z, 0, n_rows, k0, k1, zero, np.uint64(begin + k), zero)
+        fill_normals(
+            z, 0, n_rows, np.uint64(k0), np.uint64(k1), zero, np.uint64(begin + k), zero
+        )
         distort(np.uint64(n_rows), step, zero, zero, wiring.dac_limit, periphery, z, row)
     return driven
 
