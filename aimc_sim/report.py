@@ -309,6 +309,7 @@ def _run_facts(record: Record) -> Text:
         + (" (most, over chips and times)" if unstable else " on every chip at every time"),
         *_kept(record),
         *_made(record),
+        *_saturated(record),
         f"took {record['wall_s']:.1f} s",
     ]
     if record["form"] == "digital":
@@ -320,6 +321,16 @@ def _kept(record: Record) -> list[str]:
     """Return a line of the temperature of the chip, where its file gives one."""
     kelvin = record.get("temperature_k")
     return [] if kelvin is None else [f"kept at {kelvin:g} K"]
+
+
+def _saturated(record: Record) -> list[str]:
+    """Return the line of what share of the conversions of every part clipped at its ADCs."""
+    shares = [
+        f"{row['part']} {100 * row['clipped'] / row['conversions']:.2g} %"
+        for row in record.get("saturation", ())
+        if row["conversions"]
+    ]
+    return ["conversions clipped: " + ", ".join(shares)] if shares else []
 
 
 def _made(record: Record) -> list[str]:

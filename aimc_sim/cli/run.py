@@ -249,6 +249,10 @@ def make_record(
         "devices": deployment.layout.n_used(),
         "faults": found.cells.fault_record(),
         "writing": found.cells.writing_record(),
+        "saturation": [
+            {"part": part, "clipped": clipped, "conversions": conversions}
+            for part, (clipped, conversions) in found.saturation.items()
+        ],
         "utilisation": deployment.layout.utilisation(spec),
         "energy_j_per_inference": None,
         "latency_s_per_inference": None,

@@ -160,7 +160,7 @@ def start_weights(cells, telegraph, moving, jump, gain, source, w):
 
 @kernel(allocates=True)
 def sequence_weights(
-    replica, sample, draws, cells, telegraph, g, correction, network, converters, source
+    replica, sample, draws, cells, telegraph, g, correction, periphery, network, converters, source
 ):
     """Return the Weights of one sequence on one replica: slow noise drawn, variances made.
 
@@ -214,4 +214,4 @@ def sequence_weights(
     spread = np.empty(w.size, np.float32)
     for k in range(w.size):
         spread[k] = np.sqrt(v[k])
-    return Weights(w, v, spread, noisy, keys, correction.offset, moving)
+    return Weights(w, v, spread, noisy, keys, correction.offset, moving, periphery)
