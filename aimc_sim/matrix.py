@@ -140,8 +140,8 @@ def _adc_range(
     rows = range(0, len(w), part_rows)
     if not isinstance(spec.adc.range, str):
         device = spec.device
-        driven = float(drive_limit(spec.dac, limit)) or 1.0  # codes of full drive; ideal: one
-        unit = scale * (device.g_max_s - device.g_min_s) * driven
+        codes_driven = float(drive_limit(spec.dac, limit)) or 1.0  # at full drive; ideal: one
+        unit = scale * (device.g_max_s - device.g_min_s) * codes_driven
         fixed = spec.adc.range * unit / (float(limit) or 1.0)
         return np.broadcast_to(fixed, (len(rows), w.shape[1])).copy()
     ranges = []
