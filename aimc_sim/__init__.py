@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from aimc_sim.cards import DeviceSpec
     from aimc_sim.chip import Chip
     from aimc_sim.citations import cite
+    from aimc_sim.diagnostics import Estimate, effective_bits, mvm_error
     from aimc_sim.errors import AimcError, CapacityError, InputError, UsageError
     from aimc_sim.matrix import AnalogMatrix, MappedMatrix, map_matrix
     from aimc_sim.specs import (
@@ -35,6 +36,7 @@ _HOMES = {
     "aimc_sim.cards": ("DeviceSpec",),
     "aimc_sim.chip": ("Chip",),
     "aimc_sim.citations": ("cite",),
+    "aimc_sim.diagnostics": ("Estimate", "effective_bits", "mvm_error"),
     "aimc_sim.errors": ("AimcError", "CapacityError", "InputError", "UsageError"),
     "aimc_sim.matrix": ("AnalogMatrix", "MappedMatrix", "map_matrix"),
     "aimc_sim.specs": (
@@ -53,6 +55,7 @@ __all__ = [
     "ChipSpec",
     "DacSpec",
     "DeviceSpec",
+    "Estimate",
     "FaultSpec",
     "InputError",
     "MappedMatrix",
@@ -60,8 +63,10 @@ __all__ = [
     "UsageError",
     "WriteSpec",
     "cite",
+    "effective_bits",
     "load_chip",
     "map_matrix",
+    "mvm_error",
     "presets",
 ]
 

@@ -42,6 +42,18 @@ def test_the_noise_of_a_run_is_compared_with_its_card(capsys, monkeypatch):
     level = {int(line.split()[1]): [float(text) for text in line.split()[3:]] for line in lines[2:]}
     assert frequency[:3] == [1e-5, 1e-4, 1e-3]
     assert all(abs(value) < 0.6 for row in level.values() for value in row[:3])
+
+
+@pytest.mark.compiled
+def test_the_standard_setting_is_taken_apart(capsys, monkeypatch):
+    run_example("06_rasch.py", "--chips", "2", monkeypatch=monkeypatch)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()[1:-1]]
+    assert len(lines) == 5
+    error, bits = ([float(line[at]) for line in lines] for at in (-6, -3))
+    assert error == sorted(error)
+    assert bits == sorted(bits, reverse=True)
+
+
 @pytest.mark.compiled
 def test_compensations_of_drift_are_compared_over_time(capsys, monkeypatch):
     options = ["--model", str(EXAMPLES / "models" / "s4d-digits.pt"), "--chips", "2"]
