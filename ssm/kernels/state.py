@@ -52,11 +52,14 @@ def advance_digital(first, n, x, pole):
 
 
 @kernel(paste=True)
-def drive_states(at, n, x, tiles, out):
-    """out[:n] = states at .. at + n - 1 after their DACs (at in 0 .. 2 K - 1, uint64)."""
+def drive_states(at, n, x, limit, tiles, out):
+    """out[:n] = states at .. at + n - 1 after their DACs (at in 0 .. 2 K - 1, uint64).
+
+    limit : of these DACs, 0: the states as they are.
+    """
     if tiles.recording:
         keep_largest(x, at, n, tiles.states, at)
-    drive(x, at, n, tiles.state_step, tiles.state_inverse, at, tiles.dac_limit, out)
+    drive(x, at, n, tiles.state_step, tiles.state_inverse, at, limit, out)
 
 
 @kernel(paste=True)
@@ -73,12 +76,13 @@ def _sum(product, low, n, n_layer, group, x, tiles, noisy):
 def advance_pairs(product, first, n_layer, group, keep, x, tiles, address, x0, x1):
     """Direct and delta form: x <- keep x + y, y = A x or (A - 1) x, both rows driven at once."""
     half, y = x.size // 2, tiles.y
+    dac_limit = tiles.dac_limit if tiles.analog[product] else _ZERO
     chunk = CHUNK if group == 1 else n_layer
     for low in range(0, n_layer, chunk):
         n = min(chunk, n_layer - low)
         m = np.uint64(n)
-        drive_states(np.uint64(first + low), m, x, tiles, x0)
-        drive_states(np.uint64(half + first + low), m, x, tiles, x1)
+        drive_states(np.uint64(first + low), m, x, dac_limit, tiles, x0)
+        drive_states(np.uint64(half + first + low), m, x, dac_limit, tiles, x1)
         for out in range(2):
             number = product + 2 * out
             noisy = tiles.noisy[number]
@@ -89,7 +93,8 @@ def advance_pairs(product, first, n_layer, group, keep, x, tiles, address, x0, x
             for row in range(2):
                 driven = x0 if row == 0 else x1
                 _sum(number + row, low, m, n_layer, group, driven, tiles, noisy)
-            finish(number, low, m, noisy, _0, tiles)
+            if tiles.analog[number]:
+                finish(number, low, m, noisy, _0, tiles)
             at = np.uint64(out * half + first + low)
             for k in range(m):
                 x[at + k] = keep * x[at + k] + y[k]
@@ -110,7 +115,8 @@ def _access(product, low, n, n_layer, group, driven, tiles, address):
         clear(m, tiles.y)
         clear(m, tiles.s)
         _sum(product, low, m, n_layer, group, driven, tiles, noisy)
-    finish(product, low, m, noisy, _0, tiles)
+    if tiles.analog[product]:
+        finish(product, low, m, noisy, _0, tiles)
 
 
 @kernel()
@@ -123,6 +129,7 @@ def advance_leapfrog(
     wide bounds, since det = (1 - d1)(1 - d2) whatever e1, e2 are.
     """
     half, y = x.size // 2, tiles.y
+    dac_limit = tiles.dac_limit if tiles.analog[product] else _ZERO
     chunk = CHUNK if group == 1 else n_layer
     for low in range(0, n_layer, chunk):
         n = min(chunk, n_layer - low)
@@ -130,7 +137,7 @@ def advance_leapfrog(
         # one loop body for the four products: written out four times, it compiled 3 x as long
         for number in range(2 if digital_decay else 4):
             if number != 2:  # p1 stands on the rows since the second product
-                drive_states(p if number == 1 else q, m, x, tiles, driven)
+                drive_states(p if number == 1 else q, m, x, dac_limit, tiles, driven)
             _access(product + number, low, n, n_layer, group, driven, tiles, address)
             if number == 0:
                 for k in range(m):
