@@ -9,7 +9,7 @@ from __future__ import annotations
 import tomllib
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -19,6 +19,11 @@ from aimc_sim.fields import Bits, Kelvin, PositiveSiemens, Seconds, Share, Spec,
 
 _MOST_STEPS = 2**48  # of a weight; whole numbers up to 2^53 are exact in float64
 
+Lsb = Annotated[float, Field(ge=0, le=65536)]
+Percentile = Annotated[float, Field(gt=0, le=100)]
+PositiveNumber = Annotated[float, Field(gt=0, le=1e6)]
+Steps = tuple[Annotated[float, Field(ge=-65536, le=65536)], ...]
+
 CHIP_SCHEMA: Literal["aimc-sim.chip/1"] = "aimc-sim.chip/1"
 
 
@@ -27,10 +32,39 @@ class DacSpec(Spec):
 
     Its range is `headroom` times the largest |input| on the calibration data: one range for a
     matrix, one a state (rounded up to a power of two, a shift in logic) for A and C.
+
+    mode : how a code becomes a drive: "amplitude" (a voltage), "pulse_width" (a time at constant
+        voltage; the same charge, another duration) or "bit_serial" (sign and magnitude: for every
+        bit of the magnitude one drive with full voltage, zero or its negative, and one conversion
+        of every column; shift and add in logic).
+    range : "largest", or the `percentile` of |input| that it covers (larger ones clip).
+    gain_sigma : relative standard deviation of the gains of DACs. offset_lsb : that of their
+        offsets in steps; in bit-serial mode a step is the full voltage.
+    inl_lsb : integral non-linearity of all DACs at evenly spaced codes from the lowest to the
+        highest, in steps; between them linear. dnl_lsb : the same as steps between codes.
+    noise_lsb : standard deviation of the noise of a drive, common to all columns of its row.
+    An ideal DAC has no errors. One row has one DAC, whatever tiles it drives.
     """
 
     bits: Bits = 8
     headroom: float = Field(default=1.0, gt=0, le=64)
+    mode: Literal["amplitude", "pulse_width", "bit_serial"] = "amplitude"
+    range: Literal["largest", "percentile"] = "largest"
+    percentile: Percentile = 99.9
+    gain_sigma: Share = 0.0
+    offset_lsb: Lsb = 0.0
+    inl_lsb: Steps = ()
+    dnl_lsb: Steps = ()
+    noise_lsb: Lsb = 0.0
+
+    @model_validator(mode="after")
+    def _steps_are_known(self) -> Self:
+        if self.mode == "bit_serial" and self.bits == "ideal":
+            raise ValueError("bit-serial inputs are the bits of a code: say how many bits")
+        if self.mode == "bit_serial" and (self.inl_lsb or self.dnl_lsb):
+            raise ValueError("a bit-serial driver has three levels, no table of non-linearity")
+        _check_table(self.bits, self.inl_lsb, self.dnl_lsb)
+        return self
 
 
 class AdcSpec(Spec):
@@ -38,11 +72,51 @@ class AdcSpec(Spec):
 
     Its range is `headroom` times the largest |output| of its column on the calibration data.
     noise_lsb : standard deviation of thermal noise in units of one step (LSB).
+
+    range : "largest"; "percentile", the `percentile` of |output|; "least_error", the range with
+        the least mean-square error of the calibration outputs; or a number: that many currents
+        of a cell at g_max less one at g_min, driven at full scale.
+    range_per : "column", or one range for a "matrix". Columns of A always have their own.
+    gain_sigma : relative standard deviation of the gains of ADCs; offset_lsb : that of their
+        offsets in steps.
+    unit_mismatch : relative standard deviation of the unit element of a successive-approximation
+        ADC; its binary weights are sums of such units.
+    inl_lsb, dnl_lsb : non-linearity of all ADCs, as of a DAC.
+    columns_per_adc : neighbouring bit lines that share an ADC and with it all its errors.
+    An ideal ADC has no errors and no noise.
     """
 
     bits: Bits = 8
     headroom: float = Field(default=1.0, gt=0, le=64)
     noise_lsb: float = Field(default=0.0, ge=0, le=1 << 21)  # 64 steps of 1 bit in those of 16
+    range: Literal["largest", "percentile", "least_error"] | PositiveNumber = "largest"
+    percentile: Percentile = 99.9
+    range_per: Literal["column", "matrix"] = "column"
+    gain_sigma: Share = 0.0
+    offset_lsb: Lsb = 0.0
+    unit_mismatch: Share = 0.0
+    inl_lsb: Steps = ()
+    dnl_lsb: Steps = ()
+    columns_per_adc: int = Field(default=1, ge=1, le=65536)
+
+    @model_validator(mode="after")
+    def _table_fits(self) -> Self:
+        _check_table(self.bits, self.inl_lsb, self.dnl_lsb)
+        return self
+
+
+def _check_table(bits: Any, inl_lsb: tuple[float, ...], dnl_lsb: tuple[float, ...]) -> None:
+    """Refuse two tables at once, one without a slope, or steps that are not those of the codes."""
+    if inl_lsb and dnl_lsb:
+        raise ValueError("inl_lsb and dnl_lsb say the same: give one of them")
+    if len(inl_lsb) == 1:
+        raise ValueError("inl_lsb has one value: give it at the lowest and the highest code")
+    steps = () if bits == "ideal" else (max(2**bits - 2, 2), 2**bits - 1)
+    if dnl_lsb and steps and len(dnl_lsb) not in steps:
+        raise ValueError(
+            f"dnl_lsb has {len(dnl_lsb)} values, {bits} bit have {steps[0]} steps between codes "
+            f"({steps[1]} with the lowest code of a converter that is not symmetric)"
+        )
 
 
 class TileSpec(Spec):

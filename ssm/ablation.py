@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from aimc_sim.converters import converter_limit
 from aimc_sim.curves import Curve, CurvePiece
-from aimc_sim.matrix import converter_limit
 from aimc_sim.specs import ChipSpec
 
 _CHANGING = {

@@ -22,8 +22,9 @@ from ssm.correction import Corrections, correct, reads_of_correction
 from ssm.deploy import LARGEST
 from ssm.forms import leapfrog_group_matrix
 from ssm.kernels import sequence
-from ssm.kernels.network import A_PRODUCT, PER_LAYER
+from ssm.kernels.network import A_PRODUCT, C_PRODUCT, MIX_PRODUCT, PER_LAYER
 from ssm.ranges import buffer_sizes, empty_record
+from ssm.wiring import draw_peripheries
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -44,6 +45,7 @@ class Run:
         that the compensation took at this moment and the columns that it had to leave alone.
     wall_s : duration of the simulation.
     deployment : what ran.
+    saturation : conversions of every part on tiles that clipped, and all of them.
     """
 
     logits: NDArray[np.float32]
@@ -52,6 +54,7 @@ class Run:
     wall_s: float
     deployment: Deployment | None = None
     layers: NDArray[np.float32] | None = None
+    saturation: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def diverged(self) -> int:
@@ -98,6 +101,7 @@ class ProgrammedModel:
             deployment.spec, deployment.layout, deployment.target_s, seed, chips, first_chip,
             written,
         )
+        self.peripheries = draw_peripheries(deployment, self.chip)
         self._corrected: tuple[int, Corrections] | None = None
 
     @property
@@ -144,18 +148,20 @@ class ProgrammedModel:
         logits = np.zeros((self.chips, len(x), d.model.n_classes), np.float32)
         traces = np.zeros((self.chips, len(x), length, 2, n_states), np.float32)
         layers = np.zeros((self.chips, len(x), *traced), np.float32)
+        clipped = np.zeros((self.chips, len(x), d.network.analog.size), np.int64)
         sequence.run_batch(
             x, first_sample, self.chip.draws, self._cells(), self._telegraphs(),
-            self.chip.aged(), self._corrections(), d.network, d.converters,
+            self.chip.aged(), self._corrections(), self.peripheries, d.network, d.converters,
             empty_record(d.network, False), self._source(), *buffer_sizes(d.network), logits,
-            traces, layers,
+            traces, clipped, layers,
         )
         wall_s = time.perf_counter() - started
         logits = logits[0] if self.chips == 1 else logits
         counts = self._counts(len(x), x.shape[1])
+        saturation = saturation_of(d, clipped.sum(axis=(0, 1)), self.chips * len(x), x.shape[1])
         return Run(
             logits, traces if return_states else None, counts, wall_s, d,
-            layers if return_layers else None,
+            layers if return_layers else None, saturation,
         )
 
     def only(self, products: Collection[int]) -> ProgrammedModel:
@@ -246,7 +252,7 @@ class ProgrammedModel:
         weights = [
             sequence.sequence_weights(
                 0, first_sample + i, self.chip.draws, cells, telegraph, g[0], correction,
-                d.network, d.converters, source,
+                self.peripheries[0], d.network, d.converters, source,
             )
             for i in range(n)
         ]
@@ -330,7 +336,9 @@ class ProgrammedModel:
         """Return the corrections of this moment, found once."""
         now = self.chip.clock_ns
         if self._corrected is None or self._corrected[0] != now:
-            self._corrected = (now, correct(self.deployment, self.chip, self._cells()))
+            self._corrected = (now, correct(
+                self.deployment, self.chip, self._cells(), self.peripheries
+            ))
         return self._corrected[1]
 
     def _counts(self, n: int, n_steps: int) -> dict[str, int]:
@@ -343,6 +351,30 @@ class ProgrammedModel:
             "calibration_reads": self.chips * reads_of_correction(self.deployment),
             "uncorrected_columns": int(self._correction_now().left_alone.sum()),
         }
+
+
+def saturation_of(
+    d: Deployment, clipped: NDArray[np.int64], n_runs: int, n_steps: int
+) -> dict[str, tuple[int, int]]:
+    """Return clipped and all conversions of every part on tiles: encoder, A, C, mixing of a layer,
+    decoder.
+
+    clipped : (n_products,) of n_runs runs of n_steps steps.
+    """
+    each = np.diff(d.converters.adc_first) * d.network.analog * d.converters.n_planes * n_runs
+    each[:-1] *= n_steps
+    parts = {"encoder": [0]}
+    for layer in range(d.model.n_layers):
+        first = 1 + layer * PER_LAYER
+        for name, products in (
+            ("A", range(A_PRODUCT, C_PRODUCT)), ("C", [C_PRODUCT]), ("mixing", [MIX_PRODUCT])
+        ):
+            parts[f"layer {layer} {name}"] = [first + k for k in products]
+    parts["decoder"] = [each.size - 1]
+    return {
+        name: (int(clipped[own].sum()), int(each[own].sum()))
+        for name, own in parts.items() if each[own].sum()
+    }
 
 
 def _count_unstable(d: Deployment, w: NDArray[np.float32], layer: int) -> int:

@@ -159,7 +159,9 @@ def gather_tiles(network, weights, converters, record, work):
         weights.spread, weights.noisy, weights.keys, weights.offset, converters.dac_limit,
         converters.state_step, converters.state_inverse, converters.adc_limit,
         converters.adc_noise, converters.adc_first, converters.adc_step, converters.adc_inverse,
-        record.on, record.states, record.outputs, work.y, work.s, work.total, work.z,
+        weights.periphery, network.n_in, record.on, record.states, record.outputs,
+        record.row_inverse, record.row_counts, record.output_inverse, record.output_counts, work.y,
+        work.s, work.total, work.z, work.p0, work.p1, work.p2, work.drive_z, work.clipped,
     )
 
 
@@ -197,6 +199,7 @@ def step_layer(layer, network, tiles, converters, record, address, states, work)
         state.hold(first, n, states, converters.register_step, converters.state_limit)
         state.hold(half + first, n, states, converters.register_step, converters.state_limit)
     c = product + C_PRODUCT
+    skip_row = network.n_in + states.size + layer * n_heads
     if network.analog[c]:
         for plane in range(2):
             state.drive_states(
@@ -204,21 +207,27 @@ def step_layer(layer, network, tiles, converters, record, address, states, work)
                 work.x0 if plane == 0 else work.x1,
             )
         drive_inputs(
-            u, converters.skip_step[layer], converters.dac_limit, record.skips[layer], record.on,
-            work_out,
+            u, converters.skip_step[layer], converters.dac_limit, record.skips[layer], skip_row,
+            record, work_out,
         )
     else:
         copy(states, np.uint64(first), np.uint64(n), work.x0)
         copy(states, np.uint64(half + first), np.uint64(n), work.x1)
         copy(u, _0, heads, work_out)
-    read_heads(c, work.x0, work.x1, work_out, n_modes, network.group_c, tiles, address)
+    read_heads(
+        c, work.x0, work.x1, work_out, n_modes, network.group_c, first,
+        converters.skip_step[layer], skip_row, tiles, address,
+    )
     copy(work.total, _0, heads, work_out)
     activation.gelu(work_out)
     mix = product + MIX_PRODUCT
     n_mix = network.mix_bias.shape[1]
     limit = converters.dac_limit if network.analog[mix] else _ZERO
-    drive_inputs(work_out, converters.mix_step[layer], limit, record.mixes[layer], record.on, u)
-    dense(mix, u, n_mix, tiles, address)
+    mix_row = skip_row + converters.skip_step.size
+    drive_inputs(
+        work_out, converters.mix_step[layer], limit, record.mixes[layer], mix_row, record, u
+    )
+    dense(mix, u, n_mix, converters.mix_step[layer], mix_row, tiles, address)
     mixed = work.total
     for j in range(n_mix):
         mixed[j] += network.mix_bias[layer, j]
@@ -242,8 +251,10 @@ def step_network(x, address, network, tiles, converters, record, states, work, s
     """
     n_heads = network.n_heads
     limit = converters.dac_limit if network.analog[0] else _ZERO
-    drive_inputs(x, converters.input_step, limit, record.inputs, record.on, work.inputs)
-    dense(_ENCODER, work.inputs, n_heads, tiles, address)
+    drive_inputs(x, converters.input_step, limit, record.inputs, _ENCODER, record, work.inputs)
+    dense(
+        _ENCODER, work.inputs, n_heads, converters.input_step, _ENCODER, tiles, address
+    )
     for h in range(n_heads):
         work.h[h] = work.total[h] + network.encoder_bias[h]
     traced = layers.shape[0] > 0
@@ -262,8 +273,9 @@ def decode(address, network, tiles, converters, record, work, logits):
     """logits (n_classes,) = decoder of the pooled output in work.h (H,)."""
     product = network.analog.size - 1
     limit = converters.dac_limit if network.analog[product] else _ZERO
-    drive_inputs(work.h, converters.decode_step, limit, record.decodes, record.on, work.u)
-    dense(product, work.u, logits.size, tiles, address)
+    row = network.n_in + 2 * network.sign.size + 2 * converters.skip_step.size
+    drive_inputs(work.h, converters.decode_step, limit, record.decodes, row, record, work.u)
+    dense(product, work.u, logits.size, converters.decode_step, row, tiles, address)
     for j in range(logits.size):
         logits[j] = work.total[j] + network.decoder_bias[j]
 
@@ -304,8 +316,13 @@ def make_work(network, n_classes, n_work, n_z):
     """Return the buffers of one sequence (see network.Workspace)."""
     n_modes = int(np.diff(network.mode_first).max())
     n = network.n_heads
-    sizes = (n, n, n, n_modes, n_modes, network.n_in, n_work, n_work, n_work, n_z + 64)
-    return Workspace(*(np.zeros(size, np.float32) for size in sizes))
+    rows = max(n_modes, n, network.n_in)
+    sizes = (
+        n, n, n, n_modes, n_modes, network.n_in, n_work, n_work, n_work, n_z + 64, rows, n_modes,
+        n, rows + 64,
+    )
+    buffers = (np.zeros(size, np.float32) for size in sizes)
+    return Workspace(*buffers, np.zeros(network.analog.size, np.int64))
 
 
 @kernel(allocates=True)
@@ -335,7 +352,7 @@ def start_weights(cells, telegraph, moving, jump, gain, source, w):
 
 @kernel(allocates=True)
 def sequence_weights(
-    replica, sample, draws, cells, telegraph, g, correction, network, converters, source
+    replica, sample, draws, cells, telegraph, g, correction, periphery, network, converters, source
 ):
     """Return the Weights of one sequence on one replica: slow noise drawn, variances made.
 
@@ -389,20 +406,20 @@ def sequence_weights(
     spread = np.empty(w.size, np.float32)
     for k in range(w.size):
         spread[k] = np.sqrt(v[k])
-    return Weights(w, v, spread, noisy, keys, correction.offset, moving)
+    return Weights(w, v, spread, noisy, keys, correction.offset, moving, periphery)
 
 
 def run_batch(
-    x, first_sample, draws, cells, telegraphs, g, corrections, network, converters, record, source,
-    n_work, n_z, logits, traces, layers=None,
+    x, first_sample, draws, cells, telegraphs, g, corrections, peripheries, network, converters,
+    record, source, n_work, n_z, logits, traces, clipped, layers=None,
 ):
     """All sequences on all replicas: logits (replica, n, n_classes) are filled.
 
-    x (n, time, n_in) float32; g (replica, n_cells); telegraphs, corrections: one a replica; traces
-    (replica, n, time or 0, 2, K); layers (replica, n, time, L + 1, H) or None. The threads share
-    the axis replica x sequence; they are Python's, since the kernels hold no lock and a parallel
-    loop of numba would compile all that it calls three times more. A sequence costs some 40 us
-    outside the kernels.
+    x (n, time, n_in) float32; g (replica, n_cells); telegraphs, corrections, peripheries: one a
+    replica; traces (replica, n, time or 0, 2, K); clipped (replica, n, n_products) int64: the
+    conversions that clipped are added; layers (replica, n, time, L + 1, H) or None. The threads share the axis replica x sequence; they are
+    Python's, since the kernels hold no lock and a parallel loop of numba would compile all that
+    it calls three times more. A sequence costs some 40 us outside the kernels.
     """
     n_replicas, n_samples, n_classes = logits.shape
 
@@ -413,13 +430,14 @@ def run_batch(
             sample = first_sample + i
             weights = sequence_weights(
                 replica, sample, draws, cells, telegraphs[replica], g[replica],
-                corrections[replica], network, converters, source,
+                corrections[replica], peripheries[replica], network, converters, source,
             )
+            own = work._replace(clipped=clipped[replica, i])
             states = np.zeros(2 * network.sign.size, np.float32)
             pooled = np.zeros(network.n_heads, np.float32)
             run_steps(
                 x[i], 0, sample, source.moment, network, weights, converters, record, states,
-                pooled, work, logits[replica, i], traces[replica, i],
+                pooled, own, logits[replica, i], traces[replica, i],
                 _NO_LAYERS if layers is None else layers[replica, i],
             )
 
