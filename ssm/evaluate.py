@@ -320,13 +320,13 @@ def vary(
     result = {}
     for name in found:
         spec = without(before.spec, [key for key in found if (key != name) == alone])
-        deployment = _redeploy(before, spec)
+        deployment = redeploy(before, spec)
         logits, *_ = _run_chips(deployment, x[:n], chips, seed, evaluation.times_s[-1:], count)
         result[name] = logits[0]
     return result
 
 
-def _redeploy(before: Deployment, spec: ChipSpec) -> Deployment:
+def redeploy(before: Deployment, spec: ChipSpec) -> Deployment:
     """Return the deployment on a chip that differs in its non-idealities alone."""
     if (spec.dac, spec.adc, spec.levels) == (before.spec.dac, before.spec.adc, before.spec.levels):
         return dataclasses.replace(before, spec=spec)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from copy import copy
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,6 +40,8 @@ class Run:
 
     logits : (n, n_classes) for one chip, (chips, n, n_classes) for several, float32.
     states : (chips, n, time, 2, K) where asked for, else None: both real states of every mode.
+    layers : (chips, n, time, L + 1, H) where asked for, else None: the signal after the encoder
+        and after every layer.
     counts : events of the whole run: steps, conversions, products of A; the calibration reads
         that the compensation took at this moment and the columns that it had to leave alone.
     wall_s : duration of the simulation.
@@ -49,6 +54,7 @@ class Run:
     counts: dict[str, int]
     wall_s: float
     deployment: Deployment | None = None
+    layers: NDArray[np.float32] | None = None
     saturation: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
@@ -123,7 +129,8 @@ class ProgrammedModel:
         return self
 
     def infer(
-        self, x: NDArray[np.floating], *, first_sample: int = 0, return_states: bool = False
+        self, x: NDArray[np.floating], *, first_sample: int = 0, return_states: bool = False,
+        return_layers: bool = False,
     ) -> Run:
         """Run whole sequences from zero states on every chip.
 
@@ -132,6 +139,7 @@ class ProgrammedModel:
         x : (n, time, d_input), finite.
         first_sample : number of the first sequence, the address of its read noise; a batch
             split into pieces with this set draws the same noise as the whole.
+        return_states, return_layers : also what `Run.states` and `Run.layers` hold.
 
         Raises InputError for data that the model cannot read.
         """
@@ -140,25 +148,48 @@ class ProgrammedModel:
         started = time.perf_counter()
         n_states = d.network.sign.size
         length = x.shape[1] if return_states else 0
+        traced = (x.shape[1] if return_layers else 0, d.model.n_layers + 1, d.network.n_heads)
+        numbers = length * 2 * n_states + math.prod(traced) + d.model.n_classes
         check_memory(
-            f"run {len(x)} sequences on {self.chips} chips",
-            self.chips * len(x) * 4 * (length * 2 * n_states + d.model.n_classes),
+            f"run {len(x)} sequences on {self.chips} chips", self.chips * len(x) * 4 * numbers,
             "run fewer sequences at once (first_sample)",
         )
         logits = np.zeros((self.chips, len(x), d.model.n_classes), np.float32)
         traces = np.zeros((self.chips, len(x), length, 2, n_states), np.float32)
+        layers = np.zeros((self.chips, len(x), *traced), np.float32)
         clipped = np.zeros((self.chips, len(x), d.network.analog.size), np.int64)
         sequence.run_batch(
             x, first_sample, self.chip.draws, self._cells(), self._telegraphs(),
             self.chip.aged(), self._corrections(), self.peripheries, d.network, d.converters,
             empty_record(d.network, False), self._source(), *buffer_sizes(d.network), logits,
-            traces, clipped,
+            traces, clipped, layers,
         )
         wall_s = time.perf_counter() - started
         logits = logits[0] if self.chips == 1 else logits
         counts = self._counts(len(x), x.shape[1])
         saturation = saturation_of(d, clipped.sum(axis=(0, 1)), self.chips * len(x), x.shape[1])
-        return Run(logits, traces if return_states else None, counts, wall_s, d, saturation)
+        return Run(
+            logits, traces if return_states else None, counts, wall_s, d,
+            layers if return_layers else None, saturation,
+        )
+
+    def only(self, products: Collection[int]) -> ProgrammedModel:
+        """Return the same chip with these products on it and all others exact, in digital logic.
+
+        products : numbers as in `ssm.kernels.network`. Cells, clock and what compensation found
+        are shared; the state registers stay as wide as they are.
+        """
+        d, chosen = self.deployment, np.array(sorted(products), np.int64)
+        here = np.isin(d.weights.product, chosen)
+        analog = d.network.analog & np.isin(np.arange(d.network.analog.size), chosen)
+        weights = replace(
+            d.weights, plus=np.where(here, d.weights.plus, -1),
+            minus=np.where(here, d.weights.minus, -1),
+        )
+        alone = copy(self)
+        alone._corrected = (self.chip.clock_ns, self.corrections)
+        alone.deployment = replace(d, weights=weights, network=d.network._replace(analog=analog))
+        return alone
 
     def step(
         self, u: NDArray[np.floating], state: StreamState | None = None, *, first_sample: int = 0

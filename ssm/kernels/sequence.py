@@ -26,6 +26,7 @@ _ONE = np.float32(1.0)
 _0 = np.uint64(0)
 _ENCODER = np.int64(0)  # a bare 0 would compile `dense` once more, for the literal
 _NO_TRACE = np.zeros((0, 2, 0), np.float32)
+_NO_LAYERS = np.zeros((0, 0, 0), np.float32)
 
 
 @kernel(paste=True)
@@ -80,8 +81,8 @@ def step_layer(layer, network, tiles, converters, record, address, states, work)
     if network.analog[c]:
         for plane in range(2):
             state.drive_states(
-                np.uint64(plane * half + first), np.uint64(n), states, tiles,
-                work.x0 if plane == 0 else work.x1,
+                np.uint64(plane * half + first), np.uint64(n), states, tiles.state_dac_limit,
+                tiles, work.x0 if plane == 0 else work.x1,
             )
         drive_inputs(
             u, converters.skip_step[layer], converters.dac_limit, record.skips[layer], skip_row,
@@ -120,8 +121,12 @@ def step_layer(layer, network, tiles, converters, record, address, states, work)
 
 
 @kernel(paste=True)
-def step_network(x, address, network, tiles, converters, record, states, work):
-    """One time step: input x (n_in,) to the last layer's output in work.h (H,)."""
+def step_network(x, address, network, tiles, converters, record, states, work, step, layers):
+    """One time step: input x (n_in,) to the last layer's output in work.h (H,).
+
+    layers : (time, L + 1, H), of which `step` becomes the output of the encoder and of every
+    layer; (0, 0, 0) for none.
+    """
     n_heads = network.n_heads
     limit = converters.dac_limit if network.analog[0] else _ZERO
     drive_inputs(x, converters.input_step, limit, record.inputs, _ENCODER, record, work.inputs)
@@ -130,8 +135,15 @@ def step_network(x, address, network, tiles, converters, record, states, work):
     )
     for h in range(n_heads):
         work.h[h] = work.total[h] + network.encoder_bias[h]
+    traced = layers.shape[0] > 0
+    if traced:
+        for h in range(n_heads):
+            layers[step, 0, h] = work.h[h]
     for layer in range(network.mode_first.size - 1):
         step_layer(layer, network, tiles, converters, record, address, states, work)
+        if traced:
+            for h in range(n_heads):
+                layers[step, layer + 1, h] = work.h[h]
 
 
 @kernel(paste=True)
@@ -149,12 +161,13 @@ def decode(address, network, tiles, converters, record, work, logits):
 @kernel()
 def run_steps(
     x, first_step, sample, moment, network, weights, converters, record, states, pooled, work,
-    logits, trace,
+    logits, trace, layers,
 ):
     """Run the steps x (time, n_in) of one sequence; logits (n_classes,) after the last come out.
 
     states (2 K,), pooled (H,) are those after the steps before first_step, in place (zeros for a
     new sequence). trace : (time, 2, K) states after every step, or (0, 2, K) for none.
+    layers : (time, L + 1, H) outputs of the encoder and of every layer, or (0, 0, 0) for none.
     """
     tiles = gather_tiles(network, weights, converters, record, work)
     half = states.size // 2
@@ -162,7 +175,9 @@ def run_steps(
         if weights.moving.on:
             advance(weights.moving, np.int64(first_step + step), weights.w)
         address = (np.uint64(first_step + step), np.uint64(sample), moment)
-        step_network(x[step], address, network, tiles, converters, record, states, work)
+        step_network(
+            x[step], address, network, tiles, converters, record, states, work, step, layers
+        )
         for h in range(pooled.size):
             pooled[h] = work.h[h] if network.pool_last else pooled[h] + work.h[h]
         if trace.shape[0] > 0:
@@ -190,13 +205,13 @@ def make_work(network, n_classes, n_work, n_z):
 
 def run_batch(
     x, first_sample, draws, cells, telegraphs, g, corrections, peripheries, network, converters,
-    record, source, n_work, n_z, logits, traces, clipped,
+    record, source, n_work, n_z, logits, traces, clipped, layers=None,
 ):
     """All sequences on all replicas: logits (replica, n, n_classes) are filled.
 
     x (n, time, n_in) float32; g (replica, n_cells); telegraphs, corrections, peripheries: one a
     replica; traces (replica, n, time or 0, 2, K); clipped (replica, n, n_products) int64: the
-    conversions that clipped are added. The threads share the axis replica x sequence; they are
+    conversions that clipped are added; layers (replica, n, time, L + 1, H) or None. The threads share the axis replica x sequence; they are
     Python's, since the kernels hold no lock and a parallel loop of numba would compile all that
     it calls three times more. A sequence costs some 40 us outside the kernels.
     """
@@ -217,6 +232,7 @@ def run_batch(
             run_steps(
                 x[i], 0, sample, source.moment, network, weights, converters, record, states,
                 pooled, own, logits[replica, i], traces[replica, i],
+                _NO_LAYERS if layers is None else layers[replica, i],
             )
 
     n_jobs = n_replicas * n_samples
@@ -235,5 +251,5 @@ def step_one(
     """One step of one stream: states (2 K,), pooled (H,) in place, logits (n_classes,) so far."""
     run_steps(
         x[None], step, sample, moment, network, weights, converters, record, states, pooled, work,
-        logits, _NO_TRACE,
+        logits, _NO_TRACE, _NO_LAYERS,
     )

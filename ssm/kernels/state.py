@@ -57,14 +57,17 @@ def advance_digital(first, n, x, pole):
 
 
 @kernel(paste=True)
-def drive_states(at, n, x, tiles, out):
-    """out[:n] = states at .. at + n - 1 after their DACs (at in 0 .. 2 K - 1, uint64)."""
+def drive_states(at, n, x, limit, tiles, out):
+    """out[:n] = states at .. at + n - 1 after their DACs (at in 0 .. 2 K - 1, uint64).
+
+    limit : of these DACs, 0: the states as they are.
+    """
     if tiles.recording:
         keep_largest(x, at, n, tiles.states, at)
         if tiles.row_counts.shape[0] > 0:
             row = np.uint64(tiles.state_row) + at
             count_bins(x, at, n, tiles.row_inverse, tiles.row_counts, row)
-    drive(x, at, n, tiles.state_step, tiles.state_inverse, at, tiles.state_dac_limit, out)
+    drive(x, at, n, tiles.state_step, tiles.state_inverse, at, limit, out)
 
 
 @kernel(paste=True)
@@ -99,14 +102,17 @@ def advance_pairs(product, first, n_layer, group, keep, x, tiles, address, x0, x
     """Direct and delta form: x <- keep x + y, y = A x or (A - 1) x, both rows driven at once."""
     half, y = x.size // 2, tiles.y
     chunk = CHUNK if group == 1 else n_layer
-    n_planes, dac_on = tiles.periphery.n_planes, tiles.periphery.dac_on
+    analog = tiles.analog[product]
+    n_planes = tiles.periphery.n_planes if analog else 1
+    dac_on = tiles.periphery.dac_on and analog
+    dac_limit = tiles.state_dac_limit if analog else _ZERO
     apart = padded(n_layer)
     for low in range(0, n_layer, chunk):
         n = min(chunk, n_layer - low)
         m = np.uint64(n)
         real, imaginary = np.uint64(first + low), np.uint64(half + first + low)
-        drive_states(real, m, x, tiles, x0)
-        drive_states(imaginary, m, x, tiles, x1)
+        drive_states(real, m, x, dac_limit, tiles, x0)
+        drive_states(imaginary, m, x, dac_limit, tiles, x1)
         if n_planes > 1:
             copy(x0, _0, m, tiles.p0)
             copy(x1, _0, m, tiles.p1)
@@ -129,7 +135,8 @@ def advance_pairs(product, first, n_layer, group, keep, x, tiles, address, x0, x
                 for row in range(2):
                     driven = x0 if row == 0 else x1
                     _sum(number + row, low, m, n_layer, group, driven, tiles, noisy)
-                finish(number, low, m, noisy, _0, tiles)
+                if analog:
+                    finish(number, low, m, noisy, _0, tiles)
                 if n_planes > 1:
                     _add_plane(m, plane, y, tiles.total)
             if n_planes > 1:
@@ -154,7 +161,8 @@ def _access(product, low, n, n_layer, group, plane, driven, tiles, address):
         clear(m, tiles.y)
         clear(m, tiles.s)
         _sum(product, low, m, n_layer, group, driven, tiles, noisy)
-    finish(product, low, m, noisy, _0, tiles)
+    if tiles.analog[product]:
+        finish(product, low, m, noisy, _0, tiles)
 
 
 @kernel()
@@ -168,7 +176,10 @@ def advance_leapfrog(
     """
     half, y = x.size // 2, tiles.y
     chunk = CHUNK if group == 1 else n_layer
-    n_planes, dac_on = tiles.periphery.n_planes, tiles.periphery.dac_on
+    analog = tiles.analog[product]
+    n_planes = tiles.periphery.n_planes if analog else 1
+    dac_on = tiles.periphery.dac_on and analog
+    dac_limit = tiles.state_dac_limit if analog else _ZERO
     for low in range(0, n_layer, chunk):
         n = min(chunk, n_layer - low)
         m, p, q = np.uint64(n), np.uint64(first + low), np.uint64(half + first + low)
@@ -176,7 +187,7 @@ def advance_leapfrog(
         for number in range(2 if digital_decay else 4):
             row = p if number == 1 or number == 2 else q
             if number != 2:  # p1 stands on the rows since the second product
-                drive_states(row, m, x, tiles, driven)
+                drive_states(row, m, x, dac_limit, tiles, driven)
                 if n_planes > 1:
                     copy(driven, _0, m, tiles.p0)
             for plane in range(n_planes):
