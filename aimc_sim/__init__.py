@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         DacSpec,
         FaultSpec,
         TileSpec,
+        WireSpec,
         WriteSpec,
         load_chip,
         presets,
@@ -38,8 +39,8 @@ _HOMES = {
     "aimc_sim.errors": ("AimcError", "CapacityError", "InputError", "UsageError"),
     "aimc_sim.matrix": ("AnalogMatrix", "MappedMatrix", "map_matrix"),
     "aimc_sim.specs": (
-        "AdcSpec", "ChipSpec", "DacSpec", "FaultSpec", "TileSpec", "WriteSpec", "load_chip",
-        "presets",
+        "AdcSpec", "ChipSpec", "DacSpec", "FaultSpec", "TileSpec", "WireSpec", "WriteSpec",
+        "load_chip", "presets",
     ),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -58,6 +59,7 @@ __all__ = [
     "MappedMatrix",
     "TileSpec",
     "UsageError",
+    "WireSpec",
     "WriteSpec",
     "cite",
     "load_chip",

@@ -247,8 +247,7 @@ class AnalogMatrix:
             adc_noise=np.float32(spec.adc.noise_lsb),
             first=np.array([0, n_parts * n_out]),
         )
-        found = self.chip.read(purpose=Purpose.COMPENSATE)
-        w, v = self._as_weights(found, self.chip.fast_sigma() ** 2)
+        w, v = self._as_weights(*self.chip.calibration_read())
         fit = fit_columns(self.chip, wiring, self.mapped.real.ravel(), w.ravel(), v.ravel(), 0)
         gain = fit.gain.reshape(n_parts, n_out)[parts]
         if spec.compensation == "column":

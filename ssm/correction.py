@@ -10,7 +10,6 @@ import numpy as np
 
 from aimc_sim.chip import Chip
 from aimc_sim.compensation import Wiring, calibration_reads, fit_columns, global_gain
-from aimc_sim.randomness import Purpose
 from ssm.kernels import sequence
 from ssm.kernels.network import (
     A_PRODUCT,
@@ -60,8 +59,7 @@ def correct(d: Deployment, chip: Chip, cells: sequence.Cells) -> Corrections:
         one = np.ones(gain.shape[1], np.float32)
         w, v = np.empty_like(one), np.empty_like(one)
         for replica in range(n_chips):
-            found_s = chip.read(replica, purpose=Purpose.COMPENSATE)
-            sequence.read_weights(cells, found_s, chip.fast_sigma(replica) ** 2, one, w, v)
+            sequence.read_weights(cells, *chip.calibration_read(replica), one, w, v)
             fit = fit_columns(chip, wiring, d.weights.exact, w, v, replica)
             gain[replica, there] = fit.gain[wiring.column[there]]
             left_alone[replica] = fit.left_alone.sum()
