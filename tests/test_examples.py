@@ -42,6 +42,16 @@ def test_the_noise_of_a_run_is_compared_with_its_card(capsys, monkeypatch):
     level = {int(line.split()[1]): [float(text) for text in line.split()[3:]] for line in lines[2:]}
     assert frequency[:3] == [1e-5, 1e-4, 1e-3]
     assert all(abs(value) < 0.6 for row in level.values() for value in row[:3])
+
+
+def test_wires_are_shown_to_cost_current_and_noise_to_be_followed(capsys, monkeypatch):
+    run_example("08_wires.py", monkeypatch=monkeypatch)
+    lines = capsys.readouterr().out.splitlines()
+    lost = {int(line.split()[0]): float(line.split()[1]) for line in lines[2:5]}
+    assert lost[16] == pytest.approx(1.0, abs=0.1) and 12 < lost[64] < 13
+    assert all(float(line.split()[-4]) < float(line.split()[-2]) for line in lines[8:])
+
+
 @pytest.mark.compiled
 def test_compensations_of_drift_are_compared_over_time(capsys, monkeypatch):
     options = ["--model", str(EXAMPLES / "models" / "s4d-digits.pt"), "--chips", "2"]
