@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         DacSpec,
         FaultSpec,
         TileSpec,
+        WireSpec,
         WriteSpec,
         load_chip,
         presets,
@@ -42,8 +43,8 @@ _HOMES = {
     "aimc_sim.errors": ("AimcError", "CapacityError", "InputError", "UsageError"),
     "aimc_sim.matrix": ("AnalogMatrix", "MappedMatrix", "load_matrix", "map_matrix"),
     "aimc_sim.specs": (
-        "AdcSpec", "ChipSpec", "DacSpec", "FaultSpec", "TileSpec", "WriteSpec", "load_chip",
-        "presets",
+        "AdcSpec", "ChipSpec", "DacSpec", "FaultSpec", "TileSpec", "WireSpec", "WriteSpec",
+        "load_chip", "presets",
     ),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -63,6 +64,7 @@ __all__ = [
     "MappedMatrix",
     "TileSpec",
     "UsageError",
+    "WireSpec",
     "WriteSpec",
     "cite",
     "effective_bits",

@@ -33,19 +33,20 @@ _DRIVE_PLACE = _CALIBRATION_PLACE | 1 << 62  # above all products of all moments
 def global_gain(chip: Chip, cells: Sequence[np.ndarray]) -> np.ndarray:
     """Return the mean gain of sets of cells since programming, (n_replicas, len(cells)).
 
-    The sum of g - g_min over the same sum right after programming, as two calibration reads
-    find it (Joshi et al., doi 10.1038/s41467-020-16108-9), float64; cells of a sliced weight
-    count by the significance of their digit. cells : chip-wide indices.
+    The sum of g - g_min (times Geff/g, where lines resist) over the same sum right after
+    programming, as two calibration reads find it (Joshi et al., doi
+    10.1038/s41467-020-16108-9), float64; cells of a sliced weight count by the significance of
+    their digit. cells : chip-wide indices.
 
     Raises InputError where a set has no conductance left.
     """
-    g_min = chip.spec.device.g_min_s
     before, now = (chip.clipped(g) for g in (chip.aged_at(0.0), chip.aged()))
+    before, now = _excess(chip, before, 0), _excess(chip, now, None)
     share = _significance(chip)
     result = np.ones((chip.n_replicas, len(cells)))
     for k, index in enumerate(cells):
-        wanted = (before[:, index].astype(float) - g_min) @ share[index]
-        found = (now[:, index].astype(float) - g_min) @ share[index]
+        wanted = before[:, index] @ share[index]
+        found = now[:, index] @ share[index]
         there = wanted > 0
         result[there, k] = found[there] / wanted[there]
     if not np.isfinite(result).all() or (result <= 0).any():
@@ -54,6 +55,19 @@ def global_gain(chip: Chip, cells: Sequence[np.ndarray]) -> np.ndarray:
             "read earlier, or set compensation = 'none'",
         )
     return result
+
+
+def _excess(chip: Chip, g_s: np.ndarray, age_ns: int | None) -> np.ndarray:
+    """Return g - g_min of the cells (n_replicas, n_cells) as their terminals see it, float64.
+
+    age_ns : of g_s, None: now.
+    """
+    excess: np.ndarray = g_s.astype(float) - chip.spec.device.g_min_s
+    if chip.is_wired:
+        for replica, g in enumerate(g_s):
+            seen = chip.wired(replica, age_ns).near(g)
+            excess[replica] *= np.divide(seen, g, out=np.zeros_like(seen), where=g > 0)
+    return excess
 
 
 def _significance(chip: Chip) -> np.ndarray:

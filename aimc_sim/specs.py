@@ -15,7 +15,16 @@ from pydantic import Field, field_validator, model_validator
 
 from aimc_sim.cards import DeviceSpec, check_temperature
 from aimc_sim.errors import InputError, UsageError, nearest
-from aimc_sim.fields import Bits, Kelvin, PositiveSiemens, Seconds, Share, Spec, validated
+from aimc_sim.fields import (
+    Bits,
+    Kelvin,
+    Ohms,
+    PositiveSiemens,
+    Seconds,
+    Share,
+    Spec,
+    validated,
+)
 
 _MOST_STEPS = 2**48  # of a weight; whole numbers up to 2^53 are exact in float64
 
@@ -23,6 +32,12 @@ Lsb = Annotated[float, Field(ge=0, le=1 << 21)]  # 64 steps of 1 bit in those of
 Percentile = Annotated[float, Field(gt=0, le=100)]
 PositiveNumber = Annotated[float, Field(gt=0, le=1e6)]
 Steps = tuple[Annotated[float, Field(ge=-(1 << 21), le=1 << 21)], ...]
+# node [nm]: width [nm], aspect ratio and resistivity [ohm m] of the wires of an array
+_NODES: dict[int, tuple[float, float, float]] = {
+    130: (175.0, 1.6, 2.01e-8), 65: (105.0, 1.7, 2.21e-8), 45: (80.0, 1.7, 2.37e-8),
+    32: (56.0, 1.8, 2.63e-8), 22: (40.0, 1.9, 2.97e-8), 14: (32.0, 2.0, 3.25e-8),
+    7: (20.0, 2.0, 4.17e-8),
+}
 
 CHIP_SCHEMA: Literal["aimc-sim.chip/1"] = "aimc-sim.chip/1"
 
@@ -176,6 +191,59 @@ class FaultSpec(Spec):
         return self
 
 
+class WireSpec(Spec):
+    """Resistance of the lines of every tile: word lines drive the rows, bit lines are read.
+
+    r_wl_ohm, r_bl_ohm : of one segment, from cell to cell, and at the driven and grounded ends.
+    node_nm : instead, a technology node whose wires have rho L/(AR W^2) a segment, over a pitch L
+        of pitch_nm (None: twice the width W).
+    r_driver_ohm, r_sense_ohm : of every row's driver and every column's ground.
+    drive : "left", or "both" ends of every word line.
+    pairs : bit lines of the cells of a weight lie side by side ("interleaved"), or those of all
+        plus cells of a block and then those of all minus cells ("separate").
+    retol : while the conductances of a chip have changed by no more than this share since
+        programming, its lines are not solved again but followed to first order.
+
+    All bit lines are grounded at all times, and rows that are not driven are at 0 V.
+    """
+
+    r_wl_ohm: Ohms | None = None
+    r_bl_ohm: Ohms | None = None
+    node_nm: Literal[130, 65, 45, 32, 22, 14, 7] | None = None
+    pitch_nm: float | None = Field(default=None, gt=0, le=1e5)
+    r_driver_ohm: Ohms = 0.0
+    r_sense_ohm: Ohms = 0.0
+    drive: Literal["left", "both"] = "left"
+    pairs: Literal["interleaved", "separate"] = "interleaved"
+    retol: float = Field(default=0.0, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _segments_are_known(self) -> Self:
+        given = [ohm is not None for ohm in (self.r_wl_ohm, self.r_bl_ohm)]
+        if self.node_nm is None and not all(given):
+            raise ValueError("give both r_wl_ohm and r_bl_ohm, or a node_nm")
+        if self.node_nm is not None and any(given):
+            raise ValueError("node_nm stands for r_wl_ohm and r_bl_ohm: give either")
+        if self.node_nm is None and self.pitch_nm is not None:
+            raise ValueError("pitch_nm belongs to a node_nm")
+        return self
+
+    @property
+    def segments_ohm(self) -> tuple[float, float]:
+        """Resistances of a segment of a word line and of a bit line [ohm]."""
+        if self.node_nm is None:
+            return float(self.r_wl_ohm or 0.0), float(self.r_bl_ohm or 0.0)
+        width, aspect, resistivity = _NODES[self.node_nm]
+        pitch = self.pitch_nm or 2 * width
+        ohm = resistivity * pitch / (aspect * width**2) * 1e9
+        return ohm, ohm
+
+    @property
+    def resists(self) -> bool:
+        """Whether any part of the lines has a resistance."""
+        return any((*self.segments_ohm, self.r_driver_ohm, self.r_sense_ohm))
+
+
 class ChipSpec(Spec):
     """A chip: its device, tile kinds, converters, clock, and how weights are put on it.
 
@@ -188,6 +256,7 @@ class ChipSpec(Spec):
     slices : digits of a weight, each on cells of its own, the currents weighted by powers of
         `levels` and summed before the ADC.
     write : closed-loop write-verify; None: one-shot programming by the card's published error.
+    wires : resistance of word and bit lines; None: ideal lines.
     step_period_s : duration of one time step of the recurrence, for noise and drift.
     noise_in_time : how read noise that lasts enters a run: "split" (what is slower than a step
         drawn once per sequence, what is faster white), "spectrum" (a process in time with the
@@ -216,6 +285,7 @@ class ChipSpec(Spec):
     slices: int = Field(default=1, ge=1, le=8)
     write: WriteSpec | None = None
     faults: FaultSpec | None = None
+    wires: WireSpec | None = None
     step_period_s: Seconds = Field(default=1e-6, gt=0)
     noise_in_time: Literal["split", "spectrum", "white", "frozen"] = "split"
     spectrum_from_steps: int = Field(default=16, ge=1, le=4096)
@@ -233,6 +303,18 @@ class ChipSpec(Spec):
             raise ValueError(
                 "levels to the power of slices is more than 2^48 steps of a weight; give fewer"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _wires_have_cells(self) -> Self:
+        kinds = {"tile": self.tile, "short_tile": self.short_tile}
+        for name, tile in kinds.items():
+            if self.wires is not None and tile.drive == "parallel" and tile.idle != "g_min":
+                raise ValueError(
+                    f"{name}.drive = 'parallel' with [wires] also leads current through rows of "
+                    f"other blocks, which is simulated with {name}.idle = 'g_min' alone: set that, "
+                    "or drive = 'serial'"
+                )
         return self
 
     @model_validator(mode="after")

@@ -15,6 +15,10 @@ _CHANGING = {
 _QUANTISATION = {"levels", "DAC", "ADC"}  # quantisation, the same on every chip
 _ZERO_CURVE = Curve(pieces=(CurvePiece(polynomial=(0.0,)),))
 _FINEST_BITS = 16
+_IDEAL_LINES: dict[str, Any] = {
+    "wires.node_nm": None, "wires.pitch_nm": None, "wires.r_wl_ohm": 0.0, "wires.r_bl_ohm": 0.0,
+    "wires.r_driver_ohm": 0.0, "wires.r_sense_ohm": 0.0,
+}
 
 
 def non_idealities(spec: ChipSpec) -> dict[str, dict[str, Any]]:
@@ -49,6 +53,8 @@ def non_idealities(spec: ChipSpec) -> dict[str, dict[str, Any]]:
         ),
         "levels": (spec.levels is not None and spec.slices == 1, {"levels": None}),
         "faults": (spec.faults is not None, {"faults": None}),
+        # lines of no resistance: pairs lie where they lay and keep their draws
+        "wires": (spec.wires is not None and spec.wires.resists, _IDEAL_LINES),
         # drift with exponents of zero: its t0 is the time origin of 1/f noise as well
         "drift": (
             drifts, {"device.drift.nu_mean": _ZERO_CURVE, "device.drift.nu_std": _ZERO_CURVE}

@@ -95,10 +95,12 @@ class ProgrammedModel:
         self, deployment: Deployment, seed: int = 0, chips: int = 1, first_chip: int = 0,
         written: Written | None = None,
     ) -> None:
-        # a cell: programmed, aged, noise quality, and float64 values on the way there
+        # a cell: programmed, aged, noise quality, and float64 values on the way there; behind
+        # resistive lines what terminals see of it, now and at programming, and its transfer
+        each = 24 + (44 if deployment.spec.wires is not None else 0)
         check_memory(
             f"program {chips} chips of {deployment.layout.n_cells} cells",
-            chips * deployment.layout.n_cells * 24 + deployment.weights.plus.size * 64,
+            chips * deployment.layout.n_cells * each + deployment.weights.plus.size * 64,
             "program fewer chips at once and run them in turns (first_chip)",
         )
         self.deployment = deployment
@@ -278,7 +280,8 @@ class ProgrammedModel:
         cells = self._cells()
         w = np.empty(cells.exact.size, np.float32)
         g = self.chip.clipped(self.chip.aged()[replica], replica)
-        read_weights(cells, g, np.zeros_like(g), gain, w, np.empty_like(w))
+        seen = self.chip.seen(g, np.zeros_like(g), replica)
+        read_weights(cells, *seen, gain, w, np.empty_like(w))
         return w
 
     def _checked(self, x: NDArray[np.floating]) -> NDArray[np.float32]:
@@ -301,8 +304,21 @@ class ProgrammedModel:
             *chip.noise_s(), np.float32(split.slow), np.float32(split.fast),
             np.array(split.bands, np.float32), refresh_pace(chip.spec), floor, ceiling,
             chip.unconnected, np.float32(chip.spec.device.g_min_s), weights.plus, weights.minus,
-            weights.scale, weights.exact, *self._owners(),
+            weights.scale, weights.exact, *self._owners(), *self._lines(),
         )
+
+    def _lines(self) -> list[NDArray[np.float32]]:
+        """Return shift, slope and extra variance of all cells (see `wired.Transfer`).
+
+        Each (chips, n_cells), and (chips, 0) where no line resists.
+        """
+        if not self.chip.is_wired:
+            return [np.zeros((self.chips, 0), np.float32)] * 3
+        each = [self.chip.transfer(replica) for replica in range(self.chips)]
+        return [
+            np.stack([getattr(found, name) for found in each])
+            for name in ("shift", "slope", "extra")
+        ]
 
     def _owners(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Return the weight that each cell belongs to (-1: none), and its change per siemens.

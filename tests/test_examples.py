@@ -66,6 +66,14 @@ def test_the_standard_setting_is_taken_apart(capsys, monkeypatch):
     assert bits == sorted(bits, reverse=True)
 
 
+def test_wires_are_shown_to_cost_current_and_noise_to_be_followed(capsys, monkeypatch):
+    run_example("16_wires.py", monkeypatch=monkeypatch)
+    lines = capsys.readouterr().out.splitlines()
+    lost = {int(line.split()[0]): float(line.split()[1]) for line in lines[2:5]}
+    assert lost[16] == pytest.approx(1.0, abs=0.1) and 12 < lost[64] < 13
+    assert all(float(line.split()[-4]) < float(line.split()[-2]) for line in lines[8:])
+
+
 @pytest.mark.compiled
 def test_compensations_of_drift_are_compared_over_time(capsys, monkeypatch):
     options = ["--model", str(EXAMPLES / "models" / "s4d-digits.pt"), "--chips", "2"]
