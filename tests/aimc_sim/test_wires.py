@@ -257,3 +257,51 @@ def test_the_gain_of_a_lossy_array_is_what_its_terminals_find():
     there = before > 0  # cells at 0 count neither before nor now
     assert found == pytest.approx(wanted, rel=0.02)
     assert found > 1.02 * now[there].sum() / before[there].sum()  # less current, less loss
+
+
+def currents_driven_from_columns(g, v, r_wl_ohm, r_bl_ohm, r_driver_ohm, r_sense_ohm):
+    """Return the currents into word lines' grounded ends with v at the bit lines' ends.
+
+    Every node of the array in one dense system (n m word nodes, then n m bit nodes).
+    """
+    n, m = g.shape
+    nodes = np.arange(2 * n * m).reshape(2, n, m)
+    y = np.zeros((2 * n * m, 2 * n * m))
+    source = np.zeros(2 * n * m)
+
+    def join(a, b, siemens):
+        for one, other in ((a, b), (b, a)):
+            y[one, one] += siemens
+            y[one, other] -= siemens
+
+    for i in range(n):
+        for j in range(m):
+            join(nodes[0, i, j], nodes[1, i, j], g[i, j])
+            if j:
+                join(nodes[0, i, j - 1], nodes[0, i, j], 1 / r_wl_ohm)
+            if i:
+                join(nodes[1, i - 1, j], nodes[1, i, j], 1 / r_bl_ohm)
+    ends = nodes[0, :, 0]
+    y[ends, ends] += 1 / (r_driver_ohm + r_wl_ohm)
+    for j in range(m):
+        last = nodes[1, n - 1, j]
+        y[last, last] += 1 / (r_sense_ohm + r_bl_ohm)
+        source[last] += v[j] / (r_sense_ohm + r_bl_ohm)
+    return np.linalg.solve(y, source)[ends] / (r_driver_ohm + r_wl_ohm)
+
+
+def test_an_array_driven_from_its_columns_is_that_of_the_same_wires():
+    w = W[:12, :5]
+    matrix = aimc.map_matrix(w, chip(size=12, wires=OHMS)).program(1)
+    array = matrix.array
+    assert matrix.mapped.layout.n_tiles == 1
+    g = np.zeros((12, 12))
+    g.flat[array.element] = matrix.mapped.target_s.reshape(array.tile.shape)
+    x = X[:, :5]
+    volts = np.zeros((6, 12))  # a column's inputs drive both bit lines of its pairs, oppositely
+    volts[:, array.element[0, 0, 0] % 12] = x * matrix.mapped.scale[0, 0]
+    volts[:, array.element[1, 0, 0] % 12] = -x * matrix.mapped.scale[0, 0]
+    wanted = np.array([currents_driven_from_columns(g, v, **OHMS) for v in volts])
+    found = matrix.T.mvm(x)
+    np.testing.assert_allclose(found, wanted, atol=3e-6 * np.abs(wanted).max())
+    assert np.abs(found - x @ w.T).max() > 0.003 * np.abs(wanted).max()
