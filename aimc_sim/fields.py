@@ -94,7 +94,8 @@ def _wrong_value(where: str, error: ErrorDetails) -> tuple[str, str]:
         return f"{field} is missing", "add it"
     value = "" if isinstance(error["input"], dict) else f" (got {str(error['input'])[:60]})"
     if kind == "literal_error":
-        allowed = re.findall(r"'(.*?)'", error["ctx"]["expected"])
+        allowed = re.findall(r"'(.*?)'|(\d+)", error["ctx"]["expected"])
+        allowed = [text or number for text, number in allowed]
         guess = nearest(str(error["input"]), allowed)
         hint = f"did you mean '{guess}'? " if guess else ""
         return f"{field} is not a known value{value}", f"{hint}choose one of {', '.join(allowed)}"

@@ -325,13 +325,15 @@ def _kept(record: Record) -> list[str]:
 
 
 def _saturated(record: Record) -> list[str]:
-    """Return the line of what share of the conversions of every part clipped at its ADCs."""
-    shares = [
-        f"{row['part']} {100 * row['clipped'] / row['conversions']:.2g} %"
-        for row in record.get("saturation", ())
-        if row["conversions"]
-    ]
-    return ["conversions clipped: " + ", ".join(shares)] if shares else []
+    """Return the line of what share of all conversions clipped, and of the worst part's."""
+    rows = [row for row in record.get("saturation", ()) if row["conversions"]]
+    if not rows:
+        return []
+    share = sum(row["clipped"] for row in rows) / sum(row["conversions"] for row in rows)
+    worst = max(rows, key=lambda row: row["clipped"] / row["conversions"])
+    most = 100 * worst["clipped"] / worst["conversions"]
+    found = f"; most in {worst['part']}, {most:.2g} %" if worst["clipped"] else ""
+    return [f"conversions clipped at their ADCs: {100 * share:.2g} %{found}"]
 
 
 def _made(record: Record) -> list[str]:
