@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from aimc_sim.citations import cite
     from aimc_sim.cost_spec import CostSpec
     from aimc_sim.devices import predict
+    from aimc_sim.diagnostics import Estimate, effective_bits, mvm_error
     from aimc_sim.errors import AimcError, CapacityError, InputError, UsageError
     from aimc_sim.matrix import AnalogMatrix, MappedMatrix, load_matrix, map_matrix
     from aimc_sim.specs import (
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
         DacSpec,
         FaultSpec,
         TileSpec,
+        WireSpec,
         WriteSpec,
         load_chip,
         presets,
@@ -39,11 +41,12 @@ _HOMES = {
     "aimc_sim.citations": ("cite",),
     "aimc_sim.cost_spec": ("CostSpec",),
     "aimc_sim.devices": ("predict",),
+    "aimc_sim.diagnostics": ("Estimate", "effective_bits", "mvm_error"),
     "aimc_sim.errors": ("AimcError", "CapacityError", "InputError", "UsageError"),
     "aimc_sim.matrix": ("AnalogMatrix", "MappedMatrix", "load_matrix", "map_matrix"),
     "aimc_sim.specs": (
-        "AdcSpec", "ChipSpec", "DacSpec", "FaultSpec", "TileSpec", "WriteSpec", "load_chip",
-        "presets",
+        "AdcSpec", "ChipSpec", "DacSpec", "FaultSpec", "TileSpec", "WireSpec", "WriteSpec",
+        "load_chip", "presets",
     ),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -58,16 +61,20 @@ __all__ = [
     "CostSpec",
     "DacSpec",
     "DeviceSpec",
+    "Estimate",
     "FaultSpec",
     "InputError",
     "MappedMatrix",
     "TileSpec",
     "UsageError",
+    "WireSpec",
     "WriteSpec",
     "cite",
+    "effective_bits",
     "load_chip",
     "load_matrix",
     "map_matrix",
+    "mvm_error",
     "predict",
     "presets",
 ]
