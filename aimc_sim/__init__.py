@@ -49,6 +49,7 @@ _HOMES = {
         "load_chip", "presets",
     ),
 }
+_MODULES = ("costs", "wires")  # whose functions go by the module's name: aimc.costs.constants
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
@@ -93,8 +94,8 @@ sys.modules[__name__].__class__ = _Package
 
 def __getattr__(name: str) -> Any:
     # numba and pydantic take most of a second to import: only what is asked for is loaded
-    if name == "costs":
-        return import_module("aimc_sim.costs")
+    if name in _MODULES:
+        return import_module(f"aimc_sim.{name}")
     if name not in _HOME_OF:
         raise AttributeError(f"module 'aimc_sim' has no attribute '{name}'")
     return getattr(import_module(_HOME_OF[name]), name)

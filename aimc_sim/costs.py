@@ -21,8 +21,7 @@ from aimc_sim.specs import ChipSpec
 
 __all__ = [
     "KIND_OF", "Constant", "Costs", "Entry", "Events", "adc_area_m2", "adc_energy_j",
-    "adcs_of_tile", "columns_per_adc", "constants", "conversion_s", "node_factor", "price",
-    "tile_area_m2", "tile_leak_w",
+    "constants", "leak_w", "node_factor", "outputs_per_adc", "price", "tile_area_m2",
 ]
 
 _SMALLEST_MEMORY_BYTES = 8 * 1024.0
@@ -143,7 +142,7 @@ def constants(
     a given energy and area, or converters without a number of bits.
     """
     given, adc, dac = spec.costs, spec.adc.bits, spec.dac.bits
-    node, hz = given.node_nm, given.adc_hz or columns_per_adc(spec) / given.read_s
+    node, hz = given.node_nm, given.adc_hz or spec.adc.columns_per_adc / given.read_s
     factor = node_factor(node, extrapolate=given.extrapolate_node)
     beyond = "" if node in circuits.NODE_FACTORS else f" (EXTRAPOLATED to {node:g} nm by C V^2)"
     scaled = f"{_HOROWITZ}, scaled to {node:g} nm: {_STILLMAKER}{beyond}"
@@ -153,7 +152,7 @@ def constants(
             f"find the costs of chip '{spec.name}'", "an ideal converter has no energy",
             "give adc and dac a number of bits",
         )
-    mode = getattr(spec.dac, "mode", "amplitude")
+    mode = spec.dac.mode
     # a drive is one bit plane there
     drive_bits = 1 if mode == "bit_serial" else dac
     driver = f"{_TIMELY if mode == 'pulse_width' else _ISAAC}, scaled to {node:g} nm{beyond}"
@@ -163,7 +162,7 @@ def constants(
         "node_nm": Constant(node, "nm", "that of Horowitz' figures, where a chip names none"),
         "read_v": Constant(given.read_v, "V", _ISAAC),
         "read_s": Constant(given.read_s, "s", _ISAAC),
-        "adc_hz": Constant(hz, "1/s", "all columns of an ADC within read_s"),
+        "adc_hz": Constant(hz, "1/s", "all bit lines of an ADC within read_s"),
         "adc_leak": Constant(given.adc_leak, "", _ANDRULIS),
         "line_f_per_m": Constant(given.line_f_per_m, "F/m", "0.2 fF/um, typical of CMOS wires"),
         "logic_bits": Constant(given.logic_bits, "bit", _NO_FIGURE),
@@ -183,7 +182,11 @@ def constants(
     put("adc_area_m2", adc_area_m2(enob, hz, node) if regress else 0.0, "m^2", _ANDRULIS)
     put("dac_j", circuits.drive_j(mode, drive_bits, factor), "J", driver)
     put("dac_area_m2", circuits.drive_area_m2(mode, dac, node), "m^2", driver)
-    put("line_pitch_m", circuits.line_pitch_m(node), "m", "twice the node's narrowest wire")
+    pitch_nm = None if spec.wires is None else spec.wires.pitch_nm
+    if pitch_nm is None:
+        put("line_pitch_m", circuits.line_pitch_m(node), "m", "twice the node's narrowest wire")
+    else:
+        put("line_pitch_m", 1e-9 * pitch_nm, "m", "the chip's wires")
     put("add_j_per_bit", circuits.add_j_per_bit(factor), "J", scaled)
     put("multiply_j_per_bit2", circuits.multiply_j_per_bit2(factor), "J", scaled)
     put(
@@ -246,32 +249,18 @@ def price(
     return Costs(tuple(entry for entry in entries if entry.energy_j), latency_s)
 
 
-def columns_per_adc(spec: ChipSpec) -> int:
-    """Return how many outputs that are read at the same time one ADC converts in turn."""
-    return int(getattr(spec.adc, "columns_per_adc", 1))
+def outputs_per_adc(spec: ChipSpec, lines_per_output: int) -> int:
+    """Return how many outputs of so many bit lines each share an ADC: a pair takes two lines."""
+    return max(1, spec.adc.columns_per_adc // lines_per_output)
 
 
-def conversion_s(spec: ChipSpec, used: Mapping[str, Constant], outputs: int) -> float:
-    """Return how long the conversions of an access with so many outputs take [s]."""
-    return min(columns_per_adc(spec), outputs) / used["adc_hz"].value
-
-
-def adcs_of_tile(spec: ChipSpec, outputs: int) -> int:
-    """Return the ADCs of a tile whose widest access has so many outputs.
-
-    Columns that are read one after the other reach them through a multiplexer.
-    """
-    return -(-outputs // columns_per_adc(spec))
-
-
-def tile_leak_w(spec: ChipSpec, used: Mapping[str, Constant], outputs: int) -> float:
-    """Return what the ADCs of a tile draw all the time [W]: adc_leak adc_j adc_hz each."""
-    each = used["adc_leak"].value * used["adc_j"].value * used["adc_hz"].value
-    return adcs_of_tile(spec, outputs) * each
+def leak_w(used: Mapping[str, Constant], n_adcs: int) -> float:
+    """Return what ADCs draw all the time [W]: adc_leak adc_j adc_hz each."""
+    return n_adcs * used["adc_leak"].value * used["adc_j"].value * used["adc_hz"].value
 
 
 def tile_area_m2(
-    spec: ChipSpec, used: Mapping[str, Constant], kind: str, outputs: int
+    spec: ChipSpec, used: Mapping[str, Constant], kind: str, n_adcs: int
 ) -> dict[str, float]:
     """Return the area of a tile of a kind [m^2]: its ADCs, one DAC a row, its cells."""
     if kind not in KINDS:
@@ -279,7 +268,7 @@ def tile_area_m2(
                          f"choose one of {', '.join(KINDS)}")
     tile = tile_of(spec, kind)
     return {
-        "ADC": adcs_of_tile(spec, outputs) * used["adc_area_m2"].value,
+        "ADC": n_adcs * used["adc_area_m2"].value,
         "DAC": tile.rows * used["dac_area_m2"].value,
         "cells": tile.rows * tile.cols * used["line_pitch_m"].value ** 2,
     }

@@ -115,7 +115,7 @@ def compare_hermes() -> list[Row]:
     step_s = 2 * product_s
     events = Events("", "cores", {
         "conversions": cores * 256,
-        "leakage_j": cores * costs.tile_leak_w(spec, used, 256) * step_s,
+        "leakage_j": costs.leak_w(used, cores * 256) * step_s,
     })
     step_j = costs.price([events], used).energy_j
     return [

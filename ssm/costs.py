@@ -17,10 +17,10 @@ from aimc_sim.costs import (
     Costs,
     Events,
     constants,
-    conversion_s,
+    leak_w,
+    outputs_per_adc,
     price,
     tile_area_m2,
-    tile_leak_w,
 )
 from aimc_sim.errors import UsageError
 from aimc_sim.lines import (
@@ -31,7 +31,7 @@ from aimc_sim.lines import (
     outputs,
 )
 from ssm.complexity import WEIGHT_BITS, stored_bits
-from ssm.drives import Drives, access_rows, dac_mode, even_drives
+from ssm.drives import Drives, access_rows, even_drives
 from ssm.kernels.network import A_PRODUCT, C_PRODUCT, MIX_PRODUCT, PER_LAYER, Network
 from ssm.ranges import register_bits
 
@@ -110,7 +110,7 @@ class _Counter:
                             ("a", "c", "mix", "enc", "dec")}
         self.logic = d.spec.costs.logic_bits
         self.dac, self.adc = int(d.spec.dac.bits), int(d.spec.adc.bits)
-        self.planes = max(self.dac - 1, 1) if dac_mode(d) == "bit_serial" else 1
+        self.planes = d.converters.n_planes
         self.arrays = {array.request.name: array for array in d.layout.arrays}
         self.line_g_s = line_conductances(d.layout, d.spec, g_s)
         self.length = line_lengths(d.layout, d.spec)
@@ -152,9 +152,10 @@ class _Counter:
         """
         read_s = self.used["read_s"].value
         result = np.zeros(self.d.layout.n_tiles)
+        shared = outputs_per_adc(self.d.spec, len(array.tile))
         for tile, (n, width) in enumerate(zip(*self._tiles[array.request.name], strict=True)):
             if n:
-                convert_s = conversion_s(self.d.spec, self.used, int(width))
+                convert_s = min(shared, int(width)) / self.used["adc_hz"].value
                 slow, fast = max(read_s, convert_s), min(read_s, convert_s)
                 result[tile] = self.planes * (int(n) * slow + fast)
         return result * self._times(array.request.name)
@@ -178,25 +179,32 @@ class _Counter:
         each = [busy for name, busy in self._busy.items() if name != "decoder"]
         return float(np.sum(each, axis=0).max()) if each else 0.0
 
-    def _widest(self) -> Iterator[tuple[str, list[str], int]]:
-        """Yield kind, arrays and outputs of the widest access of every tile."""
+    def _adcs(self) -> Iterator[tuple[str, list[str], int]]:
+        """Yield kind, arrays and number of ADCs of every tile: what its widest access needs.
+
+        Columns that are read one after the other reach them through a multiplexer.
+        """
         for tile, kind in enumerate(self.d.layout.tile_kinds):
             widths = {name: int(widths[tile]) for name, (_, widths) in self._tiles.items()}
-            yield kind, [name for name, n in widths.items() if n], max(widths.values())
+            needed = {
+                name: -(-n // outputs_per_adc(self.d.spec, len(self.arrays[name].tile)))
+                for name, n in widths.items() if n
+            }
+            yield kind, list(needed), max(needed.values())
 
     def leaks(self) -> Iterator[Events]:
         """Yield the leakage of every part in one second [J]: a tile's, shared by its arrays."""
-        for _, names, widest in self._widest():
-            leak_w = tile_leak_w(self.d.spec, self.used, widest)
+        for _, names, n_adcs in self._adcs():
             for name in names:
-                yield Events(*_layer_and_part(name), {"leakage_j": leak_w / len(names)})
+                leakage_j = leak_w(self.used, n_adcs) / len(names)
+                yield Events(*_layer_and_part(name), {"leakage_j": leakage_j})
         yield Events("", "chip", {"leakage_j": self.used["leak_w"].value})
 
     def area_m2(self) -> dict[str, float]:
         """Return the chip's area by kind [m^2]: converters, cells, memories; without logic."""
         total = {"ADC": 0.0, "DAC": 0.0, "cells": 0.0}
-        for kind, _, widest in self._widest():
-            own = tile_area_m2(self.d.spec, self.used, kind, widest)
+        for kind, _, n_adcs in self._adcs():
+            own = tile_area_m2(self.d.spec, self.used, kind, n_adcs)
             total = {key: total[key] + own[key] for key in total}
         bits = stored_bits(self.d)
         total["memory"] = sum(bits.values()) * self.used["memory_area_m2_per_bit"].value

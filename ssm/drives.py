@@ -50,7 +50,7 @@ def access_rows(form: str, decay: str) -> tuple[tuple[int, ...], ...]:
 
 def even_drives(d: Deployment) -> Drives:
     """Return the drives of inputs that are spread evenly over the range of every DAC."""
-    mean = _EVEN[dac_mode(d)]
+    mean = _EVEN[d.spec.dac.mode]
     heads, modes = d.network.n_heads, np.diff(d.network.mode_first)
     driven = np.zeros((2, 3, 1))
     for k, rows in enumerate(access_rows(d.form, d.decay)):
@@ -93,19 +93,14 @@ def measured_drives(d: Deployment) -> Drives:
     )
 
 
-def dac_mode(d: Deployment) -> str:
-    """Return how the chip's DACs drive a row."""
-    return str(getattr(d.spec.dac, "mode", "amplitude"))
-
-
 def _share(d: Deployment, x: Real, full: Real) -> Real:
     """Return the mean over samples and steps of what inputs x (n, time, ...) draw, see Drives."""
     size = np.minimum(np.abs(x) / full, 1.0)
-    mode = dac_mode(d)
+    mode = d.spec.dac.mode
     if mode == "pulse_width":
         drawn = size
     elif mode == "bit_serial":
-        planes = max(int(d.spec.dac.bits) - 1, 1)
+        planes = d.converters.n_planes
         codes = np.rint(size * (2**planes - 1)).astype(np.int64)
         drawn = sum((codes >> k & 1).astype(float) for k in range(planes)) / planes
     else:

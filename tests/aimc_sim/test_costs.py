@@ -178,17 +178,34 @@ def test_events_without_a_price_or_with_a_senseless_count_are_refused():
             Events("layer 0", "A", {"drives": count})
 
 
-def test_shared_adcs_are_fewer_and_faster_and_leak_as_much():
+def test_shared_adcs_are_fewer_and_faster():
     spec = chip()
     used = costs.constants(spec)
-    assert costs.adcs_of_tile(spec, 100) == 100
-    leak_w = costs.tile_leak_w(spec, used, 100)
+    assert costs.outputs_per_adc(spec, 2) == 1
+    shared = spec.replace(**{"adc.columns_per_adc": 8})
+    assert costs.outputs_per_adc(shared, 2) == 4  # a pair takes two bit lines
+    assert costs.constants(shared)["adc_hz"].value == pytest.approx(8 / 100e-9)
+    leak_w = costs.leak_w(used, 100)
     assert leak_w == pytest.approx(100 * 0.2 * used["adc_j"].value / 100e-9)
     area = costs.tile_area_m2(spec, used, "tile", 100)
     assert area["cells"] == pytest.approx((256 * 160e-9) ** 2)
     assert area["ADC"] == pytest.approx(100 * used["adc_area_m2"].value)
     with pytest.raises(UsageError, match="no such kind of tile"):
         costs.tile_area_m2(spec, used, "square", 100)
+
+
+def test_lines_are_as_long_as_the_wires_of_the_chip_say():
+    wired = chip(wires={"r_wl_ohm": None, "r_bl_ohm": None, "node_nm": 45, "pitch_nm": 500.0})
+    pitch = costs.constants(wired)["line_pitch_m"]
+    assert (pitch.value, pitch.source) == (pytest.approx(5e-7), "the chip's wires")
+
+
+def test_modes_of_the_dac_have_their_own_driver():
+    sources = {}
+    for mode in ("amplitude", "pulse_width", "bit_serial"):
+        sources[mode] = costs.constants(chip(**{"dac.mode": mode}))["dac_j"]
+    assert "TIMELY" in sources["pulse_width"].source
+    assert sources["amplitude"].value == pytest.approx(8 * sources["bit_serial"].value)
 
 
 def test_parts_are_summed_once_rounded():

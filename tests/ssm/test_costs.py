@@ -118,6 +118,27 @@ def test_what_decides_a_drive_is_how_the_dac_drives():
     assert even_drives(put()).accesses[0][1, 0] == pytest.approx(1 / 3)
 
 
+def test_bit_serial_inputs_drive_and_convert_once_a_bit():
+    """Seven bits of magnitude: every plane is a drive and a conversion, for as long."""
+    spec = CHIP.replace(**{"costs.adc_leak": 0.0, "costs.dac_j": 1e-12})
+    serial = put(spec.replace(**{"dac.mode": "bit_serial"}))
+    whole, planes = (cost_inference(d, 3) for d in (put(spec), serial))
+    for kind in ("ADC", "DAC"):
+        ratio = planes.costs.by("kind")[kind] / whole.costs.by("kind")[kind]
+        assert ratio == pytest.approx(7)
+    assert planes.costs.latency_s == pytest.approx(7 * whole.costs.latency_s)
+
+
+def test_shared_adcs_take_longer_where_they_are_slow():
+    """Eight bit lines an ADC: four pairs of a matrix in turn, at 10 million a second."""
+    slow = CHIP.replace(**{"costs.adc_hz": 1e7, "costs.pipeline": False})
+    apart, shared = (
+        cost_inference(put(slow.replace(**{"adc.columns_per_adc": n})), 1) for n in (1, 8)
+    )
+    assert shared.step_s > apart.step_s
+    assert shared.area_m2["ADC"] < apart.area_m2["ADC"]
+
+
 @settings(max_examples=25)
 @given(
     form=st.sampled_from(FORMS), n_steps=st.integers(1, 500), batch=st.integers(1, 50),
