@@ -14,6 +14,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from aimc_sim.cost_report import complexity_text, constants_table, cost_text
 from aimc_sim.units import format_time
 
 Record = Mapping[str, Any]
@@ -58,7 +59,7 @@ def run_report(record: Record, *, notes: bool = True) -> Group:
         if record.get(name):
             parts += [Text(""), _variation_table(record, name, key, title)]
     parts += _budget_tables(record)
-    parts.append(_run_facts(record))
+    parts += [_run_facts(record), *_text(cost_text(record))]
     shown = [_short_reference(note) for note in record["notes"]] if notes else ()
     return Group(*parts, *_lines(shown))
 
@@ -95,7 +96,10 @@ def map_report(record: Record, *, notes: bool = True) -> Group:
     )
     title = _title(f"{record['model']} on {record['chip']}", f"form {_form(record)}")
     layouts = [_layouts_table(record["layouts"])] if record.get("layouts") else []
-    return Group(title, table, Text(facts), *layouts, *_lines(record["notes"] if notes else ()))
+    return Group(
+        title, table, Text(facts), *_text(complexity_text(record)), *_text(cost_text(record)),
+        *layouts, *constants_table(record), *_lines(record["notes"] if notes else ()),
+    )
 
 
 def _layouts_table(rows: Sequence[Record]) -> Table:
@@ -425,6 +429,10 @@ def _percent(share: float | None) -> str:
         return _NOTHING
     percent = 100 * share
     return format(percent, ".2f" if percent < 1000 else ".0e")
+
+
+def _text(lines: str) -> list[RenderableType]:
+    return [Text(f"\n{lines}")] if lines else []
 
 
 def _lines(notes: Iterable[str]) -> list[RenderableType]:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Collection
 from copy import copy
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,7 @@ from ssm.wiring import draw_peripheries
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from aimc_sim.costs import Costs
     from aimc_sim.writing import Written
     from ssm.deploy import Deployment
 
@@ -47,6 +49,7 @@ class Run:
     wall_s : duration of the simulation.
     deployment : what ran.
     saturation : conversions of every part on tiles that clipped, and all of them.
+    g_s : (n_cells,) conductances of the cells, mean over chips.
     """
 
     logits: NDArray[np.float32]
@@ -56,6 +59,24 @@ class Run:
     deployment: Deployment | None = None
     layers: NDArray[np.float32] | None = None
     saturation: dict[str, tuple[int, int]] = field(default_factory=dict)
+    g_s: NDArray[np.float32] | None = field(default=None, repr=False)
+
+    @cached_property
+    def costs(self) -> Costs:
+        """Energy and latency of the run, its sequences one after the other on every chip.
+
+        Conductances are those of the run, drives those of the error-free model on the calibration
+        signal. Raises InputError where the chip's costs cannot be known.
+        """
+        from ssm.costs import cost_inference
+        from ssm.drives import measured_drives
+
+        d, n = self.deployment, int(np.prod(self.logits.shape[:-1]))
+        if d is None:
+            raise UsageError("find the costs of a run", "it has no deployment", "run `infer`")
+        n_steps = self.counts["steps"] // n
+        found = cost_inference(d, n_steps, drives=measured_drives(d), g_s=self.g_s)
+        return found.costs.times(n)
 
     def __repr__(self) -> str:
         shape = " x ".join(map(str, self.logits.shape))
@@ -160,9 +181,10 @@ class ProgrammedModel:
         traces = np.zeros((self.chips, len(x), length, 2, n_states), np.float32)
         layers = np.zeros((self.chips, len(x), *traced), np.float32)
         clipped = np.zeros((self.chips, len(x), d.network.analog.size), np.int64)
+        aged = self.chip.aged()
         sequence.run_batch(
             x, first_sample, self.chip.draws, self._cells(), self._telegraphs(),
-            self.chip.aged(), self._corrections(), self.peripheries, d.network, d.converters,
+            aged, self._corrections(), self.peripheries, d.network, d.converters,
             empty_record(d.network, False), self._source(), *buffer_sizes(d.network), logits,
             traces, clipped, layers,
         )
@@ -172,7 +194,7 @@ class ProgrammedModel:
         saturation = saturation_of(d, clipped.sum(axis=(0, 1)), self.chips * len(x), x.shape[1])
         return Run(
             logits, traces if return_states else None, counts, wall_s, d,
-            layers if return_layers else None, saturation,
+            layers if return_layers else None, saturation, aged.mean(axis=0),
         )
 
     def only(self, products: Collection[int]) -> ProgrammedModel:

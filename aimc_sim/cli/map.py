@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from aimc_sim.cli.costs import add_map_costs
 from aimc_sim.cli.options import (
     FORMS,
     Chip,
@@ -82,6 +83,7 @@ def map_model(
         one_step = np.ones((1, 1, deployed.d_input), np.float32)
         deployment = deploy(deployed, spec, form, decay=decay, calibrate=one_step)
         record = make_record(deployment, command_line(context))
+        add_map_costs(record, deployment)
         if compare:
             record["layouts"], refusals = compare_layouts(
                 model_as_trained, deployed, spec, form, decay
@@ -223,6 +225,10 @@ def make_record(deployment: Deployment, command: str) -> dict[str, Any]:
         "devices": layout.n_used(),
         "utilisation": layout.utilisation(spec),
         "conversions": deployment.conversions(),
+        "energy_j_per_step": None,
+        "area_m2": None,
+        "energy_breakdown_j": None,
+        "costs": None,
         "notes": [
             *([f"in digital logic: {', '.join(logic)}"] if logic else []),
             *device_notes(spec),

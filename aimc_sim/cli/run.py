@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from aimc_sim.cli.costs import add_run_costs
 from aimc_sim.cli.data import RunData, choose_data
 from aimc_sim.cli.options import (
     FORMS,
@@ -151,6 +152,7 @@ def run(
             on_progress=bar.update,
         )
         record = make_record(found, trained, used, seed, command_line(context))
+        add_run_costs(record, found, seed)
         if ablate:
             off = vary(found, used.x, seed=seed, on_progress=bar.update)
             record["ablation"] = variation_rows(found, off, "off")
@@ -265,6 +267,7 @@ def make_record(
         "latency_s_per_inference": None,
         "area_m2": None,
         "energy_breakdown_j": None,
+        "costs": None,
         "wall_s": found.wall_s,
         "cite": references,
         "notes": notes,

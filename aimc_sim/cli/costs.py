@@ -1,0 +1,113 @@
+"""Costs of a deployment in the records of `run` and `map`."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from aimc_sim.errors import AimcError
+from aimc_sim.units import format_time
+
+if TYPE_CHECKING:
+    from ssm.costs import Inference
+    from ssm.deploy import Deployment
+    from ssm.evaluate import Evaluation
+
+_MAP_STEPS = 1024  # over which a step of `map` is the mean: its start and end do not show
+
+
+def add_run_costs(record: dict[str, Any], found: Evaluation, seed: int) -> None:
+    """Put what a sequence costs into an `aimc-sim.run/1` record; a note where it is not known.
+
+    Conductances are those of the first chip at the first time, drives those of the error-free
+    model on the calibration signal.
+    """
+    from ssm.complexity import measure
+    from ssm.costs import cost_inference
+    from ssm.drives import measured_drives
+
+    d, n_steps = found.deployment, record["n_steps"]
+    record["complexity"] = measure(d.model)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the run has said it already
+            chip = d.program(seed=seed).wait(found.times_s[0]).chip
+        inference = cost_inference(
+            d, n_steps, drives=measured_drives(d), g_s=chip.aged()[0]
+        )
+        _put(record, d, inference, n_steps, "sequence", _at_its_accuracy(record))
+    except AimcError as error:
+        record["notes"].append(f"no costs: {error}")
+        return
+    costs = inference.costs
+    record["energy_j_per_inference"] = costs.energy_j
+    record["latency_s_per_inference"] = costs.latency_s
+    record["energy_breakdown_j"] = {
+        name: costs.by(name) for name in ("kind", "part", "layer")
+    }
+
+
+def add_map_costs(record: dict[str, Any], d: Deployment) -> None:
+    """Put what a step costs into an `aimc-sim.map/1` record; a note where it is not known."""
+    from ssm.complexity import measure
+    from ssm.costs import cost_inference
+
+    record["complexity"] = measure(d.model)
+    try:
+        inference = cost_inference(d, _MAP_STEPS)
+        _put(record, d, inference, _MAP_STEPS, "step", "")
+    except AimcError as error:
+        record["notes"].append(f"no costs: {error}")
+        return
+    each = inference.costs.times(1 / _MAP_STEPS)
+    record["energy_j_per_step"] = each.energy_j
+    record["energy_breakdown_j"] = {name: each.by(name) for name in ("kind", "part", "layer")}
+
+
+def _put(
+    record: dict[str, Any], d: Deployment, inference: Inference, n_steps: int, of: str,
+    accuracy: str,
+) -> None:
+    from ssm.baseline import baseline_record, judge
+
+    verdict = judge(d, inference, n_steps)
+    twins = baseline_record(d, n_steps)
+    n = n_steps if of == "step" else 1
+    record["area_m2"] = sum(inference.area_m2.values())
+    record["costs"] = {
+        "of": of,
+        "node_nm": d.spec.costs.node_nm,
+        "energy_j_per_step": inference.costs.energy_j / n_steps,
+        "step_s": inference.step_s,
+        "area_m2": dict(inference.area_m2),
+        "in_logic_j": {name: joule / n for name, joule in twins.items()},
+        "verdict": {
+            "analog_j_per_step": verdict.analog_j,
+            "digital_j_per_step": verdict.digital_j,
+            "form": verdict.form,
+            "text": str(verdict) + accuracy,
+        },
+        "drives": inference.drives,
+        "constants": [
+            {"name": name, "value": each.value, "unit": each.unit, "source": each.source}
+            for name, each in inference.constants.items()
+        ],
+    }
+    record["notes"].append(f"costs: drives of rows from {inference.drives}")
+    if inference.step_s > d.spec.step_period_s:
+        record["notes"].append(
+            f"costs: a step takes {format_time(inference.step_s)} on these tiles; noise and drift "
+            f"count {format_time(d.spec.step_period_s)} (step_period_s)"
+        )
+
+
+def _at_its_accuracy(record: dict[str, Any]) -> str:
+    """Return the accuracy that the verdict holds for, the chips' at the last time."""
+    scores = record["accuracy"]
+    if scores["float"] is None:
+        return ""
+    last = scores["chip"][-1]
+    return (
+        f", at {100 * last['mean']:.1f} % on chips after {format_time(last['at_s'])}, "
+        f"{100 * scores['quantized']:.1f} % with exact cells"
+    )

@@ -1,0 +1,108 @@
+"""Energy, time and area in the records and tables of `run` and `map`."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from aimc_sim.cost_report import cost_text, with_prefix
+
+
+@pytest.mark.compiled
+def test_a_run_tells_what_a_sequence_costs_and_sums_up(run_json):
+    record = run_json("--at", "0s,1h")
+    energy_j, costs = record["energy_j_per_inference"], record["costs"]
+    for parts in record["energy_breakdown_j"].values():
+        assert sum(parts.values()) == pytest.approx(energy_j, rel=1e-12)
+    assert costs["energy_j_per_step"] == pytest.approx(energy_j / 12)
+    assert record["latency_s_per_inference"] > 11 * costs["step_s"]
+    assert record["area_m2"] == pytest.approx(sum(costs["area_m2"].values()))
+    assert 0 < costs["in_logic_j"]["int8"] < costs["in_logic_j"]["fp32"]
+    verdict = costs["verdict"]
+    assert f"{100 * record['accuracy']['chip'][-1]['mean']:.1f} % on chips after 1 h" in (
+        verdict["text"]
+    )
+    cheaper = "A on tiles is"
+    if verdict["digital_j_per_step"] < verdict["analog_j_per_step"]:
+        cheaper = "digital A is"
+    assert cheaper in verdict["text"]
+    assert all(row["source"] and row["name"] for row in costs["constants"])
+    assert any("the error-free model on 4" in note for note in record["notes"])
+    assert record["complexity"]["states"] == 2 * 2 * 4 * 3
+
+
+@pytest.mark.compiled
+def test_drift_lowers_what_the_cells_draw(run_json):
+    cells = [
+        run_json("--at", at)["energy_breakdown_j"]["kind"]["cells"] for at in ("0s", "30d")
+    ]
+    assert cells[1] < 0.8 * cells[0]
+
+
+@pytest.mark.compiled
+def test_a_chip_whose_costs_cannot_be_known_runs_and_says_why(run_json):
+    record = run_json("--chip", "ideal", "--at", "0s")
+    assert record["costs"] is None
+    assert record["energy_j_per_inference"] is None
+    assert record["area_m2"] is None
+    assert any(note.startswith("no costs:") and "number of bits" in note
+               for note in record["notes"])
+    assert cost_text(record) == ""
+
+
+@pytest.mark.compiled
+def test_map_prices_a_step_and_lists_every_constant_with_its_source(cli, files):
+    result = cli("map", files / "tiny.pt", "--chip", "reram-wan2022", "--json", "-")
+    record = json.loads(result.stdout)
+    assert record["energy_j_per_step"] == pytest.approx(
+        sum(record["energy_breakdown_j"]["part"].values())
+    )
+    assert record["complexity"]["macs_per_step"] > 0
+    by_name = {row["name"]: row for row in record["costs"]["constants"]}
+    assert by_name["node_nm"]["value"] == 130
+    assert "arXiv.2404.06553" in by_name["adc_j"]["source"]
+    for text in ("adc_j", "memory", "bit operations", "A on tiles", "Andrulis"):
+        assert text in result.stderr
+
+
+@pytest.mark.compiled
+def test_constants_of_a_chip_file_take_the_place_of_published_ones(cli, files, tmp_path):
+    from aimc_sim.specs import ChipSpec
+
+    path = tmp_path / "own.toml"
+    ChipSpec.preset("cmo-hfox").replace(
+        **{"adc.bits": 3, "costs.adc_j": 1e-13, "costs.adc_area_m2": 1e-10}
+    ).to_toml(path)
+    record = json.loads(cli("map", files / "tiny.pt", "--chip", path, "--json", "-").stdout)
+    by_name = {row["name"]: row for row in record["costs"]["constants"]}
+    assert by_name["adc_j"] == {
+        "name": "adc_j", "value": 1e-13, "unit": "J", "source": "the chip's file",
+    }
+    coarse = ChipSpec.preset("cmo-hfox").replace(**{"adc.bits": 3})
+    coarse.to_toml(path)
+    record = json.loads(cli("map", files / "tiny.pt", "--chip", path, "--json", "-").stdout)
+    assert record["costs"] is None
+    assert any("3 effective bits" in note and "adc_j" in note for note in record["notes"])
+
+
+def test_numbers_get_the_prefix_that_suits_them():
+    assert [with_prefix(x, "J") for x in (1.0, 1.5e-3, 9.999e-4, 1e-20, 0.0)] == [
+        "1 J", "1.5 mJ", "1 mJ", "1e-20 J", "0 J",
+    ]
+
+
+@pytest.mark.compiled
+def test_a_run_in_python_carries_its_costs(files):
+    import numpy as np
+
+    import aimc_sim as aimc
+    import ssm
+
+    model = ssm.load(files / "tiny.pt")
+    x = np.load(files / "data.npz")["x"]
+    p = ssm.deploy(model, aimc.ChipSpec.preset("cmo-hfox"), calibrate=x).program(seed=1)
+    one, two = (p.infer(x[:n]).costs for n in (8, 16))
+    assert two.energy_j == 2 * one.energy_j
+    assert two.latency_s == 2 * one.latency_s
+    assert one.energy_j == pytest.approx(sum(one.by("layer", "part", "kind").values()))
