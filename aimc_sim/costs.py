@@ -38,7 +38,7 @@ KIND_OF: dict[str, str] = {
     "conversions": "ADC", "drives": "DAC", "cell_reads_j": "cells", "line_charging_j": "lines",
     "add_bits": "logic", "multiply_bits2": "logic", "shift_bits": "logic", "float_adds": "logic",
     "float_multiplies": "logic", "buffer_bits": "buffers", "state_bits": "states",
-    "weight_bits": "weights", "writes_j": "writing", "leakage_j": "leakage",
+    "weight_bits": "weights", "leakage_j": "leakage",
 }
 
 

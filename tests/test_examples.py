@@ -123,6 +123,17 @@ def test_scripts_that_train_run_on_few_digits(name, models, tmp_path, monkeypatc
     assert {model.task for model in found} == {"smnist-14x14"}
 
 
+def test_costs_are_compared_with_published_chips_and_between_forms(capsys, monkeypatch):
+    options = ["--model", str(EXAMPLES / "models" / "s4d-digits.pt")]
+    run_example("12_costs.py", *options, monkeypatch=monkeypatch)
+    lines = capsys.readouterr().out.splitlines()
+    ratios = [float(line.split()[-1]) for line in lines[2:19]]
+    assert all(0.65 < ratio < 1.5 for ratio in ratios)
+    forms = {line[:19].strip(): line[19:].split() for line in lines[22:27]}
+    assert list(forms) == ["leapfrog", "leapfrog, d digital", "delta", "direct", "digital"]
+    assert float(forms["digital"][0]) < float(forms["delta"][0]) < float(forms["leapfrog"][0])
+
+
 def test_every_example_has_a_test():
     tested = Path(__file__).read_text("utf-8")
     assert all(path.name in tested for path in EXAMPLES.glob("*.py"))

@@ -37,8 +37,10 @@ def add_run_costs(record: dict[str, Any], found: Evaluation, seed: int) -> None:
         )
         _put(record, d, inference, n_steps, "sequence", _at_its_accuracy(record))
     except AimcError as error:
-        record["notes"].append(f"no costs: {error}")
+        _note(record, f"no costs: {error}")
         return
+    writing = record["writing"]
+    record["costs"]["writing_j"] = None if writing is None else writing["energy_j"]
     costs = inference.costs
     record["energy_j_per_inference"] = costs.energy_j
     record["latency_s_per_inference"] = costs.latency_s
@@ -57,7 +59,7 @@ def add_map_costs(record: dict[str, Any], d: Deployment) -> None:
         inference = cost_inference(d, _MAP_STEPS)
         _put(record, d, inference, _MAP_STEPS, "step", "")
     except AimcError as error:
-        record["notes"].append(f"no costs: {error}")
+        _note(record, f"no costs: {error}")
         return
     each = inference.costs.times(1 / _MAP_STEPS)
     record["energy_j_per_step"] = each.energy_j
@@ -93,12 +95,20 @@ def _put(
             for name, each in inference.constants.items()
         ],
     }
-    record["notes"].append(f"costs: drives of rows from {inference.drives}")
+    _note(record, f"costs: drives of rows from {inference.drives}")
     if inference.step_s > d.spec.step_period_s:
-        record["notes"].append(
+        _note(
+            record,
             f"costs: a step takes {format_time(inference.step_s)} on these tiles; noise and drift "
-            f"count {format_time(d.spec.step_period_s)} (step_period_s)"
+            f"count {format_time(d.spec.step_period_s)} (step_period_s)",
         )
+
+
+def _note(record: dict[str, Any], text: str) -> None:
+    """Put a note before those on what to cite."""
+    notes = record["notes"]
+    first = next((k for k, note in enumerate(notes) if note.startswith("to cite")), len(notes))
+    notes.insert(first, text)
 
 
 def _at_its_accuracy(record: dict[str, Any]) -> str:

@@ -30,6 +30,7 @@ def test_a_run_tells_what_a_sequence_costs_and_sums_up(run_json):
     assert all(row["source"] and row["name"] for row in costs["constants"])
     assert any("the error-free model on 4" in note for note in record["notes"])
     assert record["complexity"]["states"] == 2 * 2 * 4 * 3
+    assert costs["writing_j"] is None  # one-shot
 
 
 @pytest.mark.compiled
