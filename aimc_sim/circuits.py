@@ -9,7 +9,7 @@ import math
 
 from aimc_sim.errors import InputError, UsageError
 
-_LEAST_ENOB = 4.0
+LEAST_ENOB = 4.0  # of the regression over ADCs
 _REFERENCE_NM = 45.0
 # energy of a switching gate relative to 45 nm at 0.8 V (Stillmaker and Baas, Integration 58,
 # 74 (2017), doi:10.1016/j.vlsi.2017.02.002)
@@ -86,9 +86,9 @@ def adc_area_m2(enob: float, sample_hz: float, node_nm: float) -> float:
 
 def _check_adc(enob: float, sample_hz: float, node_nm: float) -> None:
     asked = f"estimate an ADC of {enob:g} effective bits"
-    if not enob >= _LEAST_ENOB:
+    if not enob >= LEAST_ENOB:
         raise InputError(
-            asked, f"the regression over published ADCs holds from {_LEAST_ENOB:g} bits on",
+            asked, f"the regression over published ADCs holds from {LEAST_ENOB:g} bits on",
             "give the energy and area of such an ADC, [costs] adc_j and adc_area_m2 (a published "
             "4-bit one of FORMS at 32 nm: 0.226 pJ, 284 um^2), or an adc_enob of at least 4",
         )

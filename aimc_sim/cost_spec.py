@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from aimc_sim.circuits import LEAST_ENOB, NODE_FACTORS
 from aimc_sim.fields import PositiveSeconds, Share, Spec, Volts
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -61,3 +62,26 @@ class CostSpec(Spec):
     memory_area_m2_per_bit: NotNegative | None = None
     leak_w: NotNegative = 0.0
     pipeline: bool = True
+
+    @model_validator(mode="after")
+    def _node_is_known(self) -> Self:
+        largest = max(NODE_FACTORS)
+        beyond = self.node_nm > largest
+        if self.node_nm not in NODE_FACTORS and not (beyond and self.extrapolate_node):
+            names = ", ".join(f"{nm:g}" for nm in NODE_FACTORS)
+            also = ", or set extrapolate_node for C V^2 beyond 130 nm" if beyond else ""
+            raise ValueError(
+                f"node_nm is {self.node_nm:g}, the table of nodes has {names}; choose one of "
+                f"them{also}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _regression_holds(self) -> Self:
+        given = self.adc_j is not None and self.adc_area_m2 is not None
+        if self.adc_enob is not None and self.adc_enob < LEAST_ENOB and not given:
+            raise ValueError(
+                f"adc_enob is {self.adc_enob:g}, the regression over published ADCs holds from "
+                f"{LEAST_ENOB:g} bits on; give adc_j and adc_area_m2 of such an ADC"
+            )
+        return self

@@ -38,6 +38,7 @@ from ssm.ranges import register_bits
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from aimc_sim.chip import Chip
     from ssm.deploy import Deployment
 
 _FLOAT_BITS = 32
@@ -85,6 +86,17 @@ def cost_inference(
     leaks = [each.times(latency_s) for each in counter.leaks()]
     found = price([*events, *once, *leaks], counter.used, latency_s)
     return Inference(found, step_s, counter.area_m2(), counter.used, counter.drives.source)
+
+
+def drawn_conductances(chip: Chip, aged_s: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Return the conductance by which every cell draws current now, mean over chips, (n_cells,).
+
+    aged_s : (n_replicas, n_cells) of the cells themselves [S]. Behind wires that which the ends
+    of its lines see: what reaches the columns, without what flows into rows at rest.
+    """
+    if chip.is_wired:
+        aged_s = np.stack([chip.wired(k).near(aged_s[k]) for k in range(chip.n_replicas)])
+    return np.asarray(aged_s.mean(axis=0))
 
 
 def cost_idle(d: Deployment, seconds: float) -> Costs:

@@ -20,6 +20,7 @@ from aimc_sim.kernels.moving import Telegraph, copy_moving
 from aimc_sim.noise import noise_split, refresh_pace
 from aimc_sim.randomness import Purpose, clock_word
 from ssm.correction import Corrections, correct, reads_of_correction
+from ssm.costs import cost_inference, drawn_conductances
 from ssm.deploy import LARGEST
 from ssm.forms import leapfrog_group_matrix
 from ssm.kernels import sequence
@@ -49,7 +50,7 @@ class Run:
     wall_s : duration of the simulation.
     deployment : what ran.
     saturation : conversions of every part on tiles that clipped, and all of them.
-    g_s : (n_cells,) conductances of the cells, mean over chips.
+    g_s : (n_cells,) conductances by which cells draw current, mean over chips.
     """
 
     logits: NDArray[np.float32]
@@ -59,7 +60,7 @@ class Run:
     deployment: Deployment | None = None
     layers: NDArray[np.float32] | None = None
     saturation: dict[str, tuple[int, int]] = field(default_factory=dict)
-    g_s: NDArray[np.float32] | None = field(default=None, repr=False)
+    g_s: NDArray[np.floating] | None = field(default=None, repr=False)
 
     @cached_property
     def costs(self) -> Costs:
@@ -68,7 +69,6 @@ class Run:
         Conductances are those of the run, drives those of the error-free model on the calibration
         signal. Raises InputError where the chip's costs cannot be known.
         """
-        from ssm.costs import cost_inference
         from ssm.drives import measured_drives
 
         d, n = self.deployment, int(np.prod(self.logits.shape[:-1]))
@@ -194,7 +194,8 @@ class ProgrammedModel:
         saturation = saturation_of(d, clipped.sum(axis=(0, 1)), self.chips * len(x), x.shape[1])
         return Run(
             logits, traces if return_states else None, counts, wall_s, d,
-            layers if return_layers else None, saturation, aged.mean(axis=0),
+            layers if return_layers else None, saturation,
+            drawn_conductances(self.chip, aged),
         )
 
     def only(self, products: Collection[int]) -> ProgrammedModel:

@@ -23,7 +23,7 @@ def add_run_costs(record: dict[str, Any], found: Evaluation, seed: int) -> None:
     model on the calibration signal.
     """
     from ssm.complexity import measure
-    from ssm.costs import cost_inference
+    from ssm.costs import cost_inference, drawn_conductances
     from ssm.drives import measured_drives
 
     d, n_steps = found.deployment, record["n_steps"]
@@ -33,7 +33,7 @@ def add_run_costs(record: dict[str, Any], found: Evaluation, seed: int) -> None:
             warnings.simplefilter("ignore")  # the run has said it already
             chip = d.program(seed=seed).wait(found.times_s[0]).chip
         inference = cost_inference(
-            d, n_steps, drives=measured_drives(d), g_s=chip.aged()[0]
+            d, n_steps, drives=measured_drives(d), g_s=drawn_conductances(chip, chip.aged())
         )
         _put(record, d, inference, n_steps, "sequence", _at_its_accuracy(record))
     except AimcError as error:

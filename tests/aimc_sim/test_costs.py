@@ -53,6 +53,7 @@ def test_a_chip_of_coarse_adcs_needs_their_figures_and_takes_them():
     given = coarse.replace(**{"costs.adc_j": 0.2e-12, "costs.adc_area_m2": 3e-10})
     assert costs.constants(given)["adc_j"] == (0.2e-12, "J", "the chip's file")
     assert "adc_enob" not in costs.constants(given)
+    assert aimc.costs is costs
     better = coarse.replace(**{"costs.adc_enob": 4.0})
     assert costs.constants(better)["adc_j"].value == costs.adc_energy_j(4, 1e7, 45)
 
@@ -75,8 +76,20 @@ def test_nodes_outside_the_table_are_refused_and_extrapolated_only_on_request():
     assert costs.node_factor(180, extrapolate=True) == pytest.approx(3.068 * (180 / 130) ** 3)
     used = costs.constants(chip(**{"costs.node_nm": 180.0, "costs.extrapolate_node": True}))
     assert "EXTRAPOLATED" in used["add_j_per_bit"].source
-    with pytest.raises(InputError, match="table of nodes"):
-        costs.constants(chip(**{"costs.node_nm": 180.0}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"costs.node_nm": 180.0}, r"the table of nodes has 130, .*Choose one.*extrapolate_node"),
+        ({"costs.node_nm": 40.0}, r"node_nm is 40.*Choose one of them\."),
+        ({"costs.node_nm": 5.0, "costs.extrapolate_node": True}, "node_nm is 5"),
+        ({"costs.adc_enob": 3.0}, r"holds from 4 bits on.*Give adc_j and adc_area_m2"),
+    ],
+)
+def test_a_chip_with_costs_outside_their_tables_is_refused(changes, text):
+    with pytest.raises(InputError, match=text):
+        chip(**changes)
 
 
 def test_logic_costs_what_horowitz_says_at_his_voltage():

@@ -139,6 +139,18 @@ def test_shared_adcs_take_longer_where_they_are_slow():
     assert shared.area_m2["ADC"] < apart.area_m2["ADC"]
 
 
+@pytest.mark.compiled
+def test_cells_behind_wires_draw_less():
+    x = np.random.default_rng(0).random((2, 6, 1)).astype(np.float32)
+    drawn = []
+    for ohm in (None, 1e-6, 100.0):
+        wires = None if ohm is None else {"r_wl_ohm": ohm, "r_bl_ohm": ohm}
+        run = put(CHIP.replace(wires=wires), calibrate=x).program(seed=0).infer(x)
+        drawn.append(run.costs.by("kind")["cells"])
+    assert drawn[1] == pytest.approx(drawn[0], rel=1e-5)
+    assert 0 < drawn[2] < 0.999 * drawn[0]
+
+
 @settings(max_examples=25)
 @given(
     form=st.sampled_from(FORMS), n_steps=st.integers(1, 500), batch=st.integers(1, 50),
