@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from aimc_sim import sweep
     from aimc_sim.cards import DeviceSpec
     from aimc_sim.chip import Chip
     from aimc_sim.citations import cite
@@ -48,6 +49,7 @@ _HOMES = {
     ),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+_MODULES = ("sweep",)  # reached as attributes of the package
 
 __all__ = [
     "AdcSpec",
@@ -74,6 +76,7 @@ __all__ = [
     "mvm_error",
     "predict",
     "presets",
+    "sweep",
 ]
 
 
@@ -90,6 +93,8 @@ sys.modules[__name__].__class__ = _Package
 
 def __getattr__(name: str) -> Any:
     # numba and pydantic take most of a second to import: only what is asked for is loaded
+    if name in _MODULES:
+        return import_module(f"aimc_sim.{name}")
     if name not in _HOME_OF:
         raise AttributeError(f"module 'aimc_sim' has no attribute '{name}'")
     return getattr(import_module(_HOME_OF[name]), name)

@@ -1,0 +1,79 @@
+"""A sweep that is killed at any moment ends as though it had not been."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from aimc_sim.sweep import Campaign, run
+from aimc_sim.sweep.dataset import read
+
+TESTS = Path(__file__).parent
+N_TASKS, N_KILLS = 1000, 10
+# a process of its own: what SIGKILL ends is the run, not this test
+SCRIPT = """
+import sys
+sys.path[:0] = [{tests!r}, {root!r}]
+from test_sweep_killed import campaign
+from aimc_sim.sweep import run
+run(campaign({log!r}), {path!r}, processes=2)
+"""
+
+
+def campaign(log: str) -> Campaign:
+    return Campaign.grid(
+        "sweep_tasks:number", {"x": list(range(20)), "draw": range(N_TASKS // 20)},
+        outputs={"value": "1", "place": "1"}, fixed={"sleep_s": 0.004, "log": log},
+        repeats=["draw"],
+    )
+
+
+@pytest.mark.skipif(os.name != "posix", reason="only POSIX systems have SIGKILL")
+def test_a_thousand_tasks_killed_ten_times_end_as_an_undisturbed_run(tmp_path):
+    log, path = tmp_path / "log", tmp_path / "n.nc"
+    journal = tmp_path / "n.journal"
+    script = SCRIPT.format(
+        tests=str(TESTS), root=str(TESTS.parents[1]), log=str(log), path=str(path)
+    )
+    dice = random.Random(8)
+    kept = 0
+    for number in range(N_KILLS):
+        process = subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", script], stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+        # a moment after some 70 more results; how long a machine takes to start is no matter
+        enough = kept + dice.randrange(130)
+        while process.poll() is None and _results(journal) < enough:
+            time.sleep(0.002)
+        time.sleep(dice.random() * 0.02)
+        assert process.poll() is None, process.stderr.read().decode()
+        if number % 2:  # the whole session, as when a machine goes down, or the run alone
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()
+        process.wait()
+        process.stderr.close()
+        now = _results(journal)
+        assert now >= kept
+        kept = now
+    assert 200 < kept < N_TASKS
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+    disturbed = read(path)
+    undisturbed = run(campaign(str(tmp_path / "other")), tmp_path / "whole.nc", processes=1)
+    assert disturbed.identical(undisturbed)
+    assert int(disturbed.value.count()) == N_TASKS
+    # twice ran only what was under way at a kill: at most two a worker and one unread
+    runs = len(log.read_text().splitlines())
+    assert N_TASKS <= runs <= N_TASKS + N_KILLS * 5
+
+
+def _results(journal: Path) -> int:
+    return max(journal.read_bytes().count(b"\n") - 1, 0) if journal.exists() else 0
