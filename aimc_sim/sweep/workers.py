@@ -194,7 +194,7 @@ class Cluster:
 
         rest = iter(tasks)
         under_way: dict[Any, Task] = {}
-        coming = as_completed()
+        coming = as_completed(loop=self._client.loop)
         while True:
             for _ in range(self._room() - len(under_way)):
                 task = next(rest, None)

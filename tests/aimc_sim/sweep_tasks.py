@@ -8,6 +8,8 @@ import signal
 import time
 from pathlib import Path
 
+from aimc_sim.sweep import Campaign
+
 
 def number(task):
     """Return a number between 0 and 1 that only the task's place decides; slow on request."""
@@ -43,3 +45,12 @@ def misbehave(task):
     if how == "nothing":
         return None
     return {"value": {"infinite": float("inf"), "none": None}.get(how, 1.0)}
+
+
+def thousand(log):
+    """Return a campaign of a thousand tasks of some milliseconds that note their place in `log`."""
+    return Campaign.grid(
+        "sweep_tasks:number", {"x": list(range(20)), "draw": range(50)},
+        outputs={"value": "1", "place": "1"}, fixed={"sleep_s": 0.004, "log": log},
+        repeats=["draw"],
+    )

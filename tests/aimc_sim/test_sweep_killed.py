@@ -11,8 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
+from sweep_tasks import thousand
 
-from aimc_sim.sweep import Campaign, run
+from aimc_sim.sweep import run
 from aimc_sim.sweep.dataset import read
 
 TESTS = Path(__file__).parent
@@ -21,18 +22,10 @@ N_TASKS, N_KILLS = 1000, 10
 SCRIPT = """
 import sys
 sys.path[:0] = [{tests!r}, {root!r}]
-from test_sweep_killed import campaign
+from sweep_tasks import thousand
 from aimc_sim.sweep import run
-run(campaign({log!r}), {path!r}, processes=2)
+run(thousand({log!r}), {path!r}, processes=2)
 """
-
-
-def campaign(log: str) -> Campaign:
-    return Campaign.grid(
-        "sweep_tasks:number", {"x": list(range(20)), "draw": range(N_TASKS // 20)},
-        outputs={"value": "1", "place": "1"}, fixed={"sleep_s": 0.004, "log": log},
-        repeats=["draw"],
-    )
 
 
 @pytest.mark.skipif(os.name != "posix", reason="only POSIX systems have SIGKILL")
@@ -67,7 +60,7 @@ def test_a_thousand_tasks_killed_ten_times_end_as_an_undisturbed_run(tmp_path):
     assert 200 < kept < N_TASKS
     subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
     disturbed = read(path)
-    undisturbed = run(campaign(str(tmp_path / "other")), tmp_path / "whole.nc", processes=1)
+    undisturbed = run(thousand(str(tmp_path / "other")), tmp_path / "whole.nc", processes=1)
     assert disturbed.identical(undisturbed)
     assert int(disturbed.value.count()) == N_TASKS
     # twice ran only what was under way at a kill: at most two a worker and one unread
