@@ -19,6 +19,7 @@ from aimc_sim.sweep.tasks import Outcome, Task, attempt
 
 AHEAD = 2  # tasks handed out for every worker: one runs while the next waits beside it
 CONNECT_S = 10.0  # for a cluster to answer
+_LOOK_S = 1.0  # between two looks at how many workers a cluster has
 # compiled kernels and BLAS of a worker keep to one thread: the workers fill the cores
 ONE_THREAD = {
     f"{library}_NUM_THREADS": "1" for library in ("NUMBA", "OMP", "OPENBLAS", "MKL", "BLIS")
@@ -189,14 +190,25 @@ class Cluster:
 
         A task whose worker died is tried again by the scheduler, as often as it is set to
         (`distributed.scheduler.allowed-failures`), and has failed after that.
+
+        Raises UsageError where the scheduler goes away.
         """
+        try:
+            yield from self._run(tasks)
+        except (OSError, TimeoutError) as error:  # of the connection; tasks keep theirs
+            raise self._lost(error) from None
+
+    def _run(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
         from distributed import as_completed
 
         rest = iter(tasks)
         under_way: dict[Any, Task] = {}
         coming = as_completed(loop=self._client.loop)
+        room, looked = self._room(), time.monotonic()
         while True:
-            for _ in range(self._room() - len(under_way)):
+            if time.monotonic() - looked > _LOOK_S:
+                room, looked = self._room(), time.monotonic()
+            for _ in range(room - len(under_way)):
                 task = next(rest, None)
                 if task is None:
                     break
@@ -223,7 +235,10 @@ class Cluster:
         error = future.exception() if future.status == "error" else None
         if isinstance(error, KilledWorker):
             return died(task)
-        raise UsageError(
+        raise self._lost(error)
+
+    def _lost(self, error: BaseException | None) -> UsageError:
+        return UsageError(
             f"run a task on the cluster {self.address}",
             f"it was lost ({error or 'the scheduler has gone'})",
             "see to the cluster and start again: what is there is not computed again",

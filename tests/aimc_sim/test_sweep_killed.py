@@ -70,3 +70,35 @@ def test_a_thousand_tasks_killed_ten_times_end_as_an_undisturbed_run(tmp_path):
 
 def _results(journal: Path) -> int:
     return max(journal.read_bytes().count(b"\n") - 1, 0) if journal.exists() else 0
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_workers_end_with_the_run_that_started_them(tmp_path):
+    log = tmp_path / "log"
+    script = (
+        f"import sys; sys.path[:0] = [{str(TESTS)!r}, {str(TESTS.parents[1])!r}]\n"
+        "from aimc_sim.sweep import Campaign, run\n"
+        "run(Campaign.grid('sweep_tasks:note_process', {'x': list(range(500))},\n"
+        f"    outputs={{'value': '1'}}, fixed={{'log': {str(log)!r}}}),\n"
+        f"    {str(tmp_path / 'n.nc')!r}, processes=2)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
+    pids: set[int] = set()
+    while len(pids) < 2 and process.poll() is None:
+        time.sleep(0.05)
+        pids = set(map(int, log.read_text().split())) if log.exists() else set()
+    assert process.pid not in pids and all(map(_is_running, pids))
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 30
+    while any(map(_is_running, pids)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(map(_is_running, pids))
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rsplit(")", 1)[1].split()[0] != "Z"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from aimc_sim.errors import AimcError, InputError, UsageError
 from ssm.campaign import change_chip, read_campaign
 from ssm.checkpoint import save
 
+ROOT = Path(__file__).parents[2]
 HEAD = 'model = "tiny.pt"\ndata = "data.npz"\nchip = "reram-wan2022"\n'
 
 
@@ -180,6 +182,35 @@ def test_without_labels_the_error_of_the_logits_comes_first(folder):
     found = campaign(folder, "", 'model = "tiny.pt"\n')
     assert next(iter(found.outputs)) == "logit_error"
     assert next(iter(campaign(folder, "").outputs)) == "accuracy"
+
+
+def test_the_example_and_the_file_of_the_page_are_read(folder, monkeypatch):
+    example = read_campaign(ROOT / "examples" / "17_sweep.toml")
+    assert len(example.tasks) == 96 and example.name == "digits over ADC bits"
+    page = (ROOT / "docs" / "sweeps.md").read_text("utf-8")
+    (text,) = re.findall(r"^```toml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    save(random_model(seed=3, n_heads=4, n_modes=3), folder / "model.pt")
+    shown = campaign(folder, text, "")
+    sizes = {axis.name: len(axis.values) for axis in shown.axes}
+    assert sizes == {"adc.bits": 3, "form": 2, "precision.state": 2, "point": 2, "at_s": 2,
+                     "seed": 1, "replica": 8}
+    codes = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    made = []
+    monkeypatch.setattr(aimc.sweep, "run", lambda found, *_, **__: made.append(found) or _Any())
+    monkeypatch.chdir(ROOT)
+    for code in codes:
+        exec(code, {})
+    assert [len(found.tasks) for found in made] == [96, 40]
+
+
+class _Any:
+    """Stands for a dataset where only the calls are of interest."""
+
+    def __getattr__(self, name):
+        return self
+
+    def __call__(self, *_):
+        return self
 
 
 @pytest.mark.compiled
