@@ -162,6 +162,9 @@ class _Reader:
         }
         if self.file.set:
             facts["set"] = json.dumps(self.file.set, sort_keys=True)
+        if len(self._models) == 1:
+            ((what, *_),) = self._models.values()
+            facts |= {"model_sha256": what["model"], "data_sha256": what["data"]}
         return facts
 
     def _combine(
