@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from aimc_sim import sweep
     from aimc_sim.cards import DeviceSpec
     from aimc_sim.chip import Chip
     from aimc_sim.citations import cite
@@ -51,6 +52,7 @@ _HOMES = {
 }
 _MODULES = ("costs", "wires")  # whose functions go by the module's name: aimc.costs.constants
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+_MODULES = ("sweep",)  # reached as attributes of the package
 
 __all__ = [
     "AdcSpec",
@@ -78,6 +80,7 @@ __all__ = [
     "mvm_error",
     "predict",
     "presets",
+    "sweep",
 ]
 
 

@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ssm.campaign import read_campaign
     from ssm.checkpoint import load, save
     from ssm.deploy import Deployment, deploy
     from ssm.inference import ProgrammedModel, Run, StreamState, set_threads
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 PROJECT = "aimc-sim"  # by which the command line knows this package from another named ssm
 
 _HOME_OF = {
+    "read_campaign": "campaign",
     "load": "checkpoint", "save": "checkpoint",
     "Deployment": "deploy", "deploy": "deploy",
     "ProgrammedModel": "inference", "Run": "inference", "StreamState": "inference",
@@ -53,6 +55,7 @@ __all__ = [
     "load_chip",
     "load_task",
     "quantize",
+    "read_campaign",
     "save",
     "set_threads",
     "start_models",
