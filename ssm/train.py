@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from aimc_sim.errors import AimcError, InputError, UsageError
 from ssm.layers import S4D, Block, Classifier
-from ssm.model import LAYER_ARRAYS, MODEL_ARRAYS, Layer, Model
+from ssm.model import Layer, Model
 from ssm.resume import read_state, write_state
 from ssm.tasks import Task, load_task
 
@@ -255,7 +255,7 @@ def _fit(
             schedule.step()
             total_loss += loss_value * len(rows)
             n_right += int((logits.argmax(dim=1) == y[rows]).sum())
-        if not is_sound(to_model(module)):
+        if not are_sound(lambda: [to_model(module)]):
             stop(f"weights are not finite, or modes not stable, after step {step} (epoch {number})")
         good = copy.deepcopy(module.state_dict())
         if checkpoint is not None:
@@ -271,12 +271,15 @@ def _fit(
     module.eval()
 
 
-def is_sound(model: Model) -> bool:
-    """Return whether all weights are finite and all poles inside the unit circle."""
-    arrays = [getattr(model, name) for name in MODEL_ARRAYS]
-    arrays += [getattr(layer, name) for layer in model.layers for name in LAYER_ARRAYS]
-    finite = all(bool(np.isfinite(array).all()) for array in arrays)
-    return finite and all(bool((np.abs(layer.pole) < 1).all()) for layer in model.layers)
+def are_sound(make: Callable[[], Sequence[Model]]) -> bool:
+    """Return whether models can be made: weights finite and all poles inside the unit circle."""
+    try:
+        with np.errstate(all="ignore"):
+            models = make()
+    except InputError:  # a model refuses what is not finite
+        return False
+    poles = [layer.pole for model in models for layer in model.layers]
+    return all(bool((np.abs(pole) < 1).all()) for pole in poles)
 
 
 def kept_in(checkpoint: Path | None) -> str:

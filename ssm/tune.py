@@ -27,10 +27,10 @@ from ssm.resume import read_state, write_state
 from ssm.tasks import Task
 from ssm.train import (
     DivergedError,
+    are_sound,
     check_settings,
     choose_device,
     default_device,
-    is_sound,
     kept_in,
     training_data,
 )
@@ -188,14 +188,10 @@ class _Loop:
         last_good = self.module.to_models()
         for number in range(first, self.epochs + 1):
             loss, right = self._epoch(number, last_good)
-            models = self.module.to_models()
-            unsound = [not is_sound(model) for model in models]
-            if any(unsound):
-                self._stop(
-                    f"weights of model {unsound.index(True)} are not finite, or modes not stable, "
-                    f"after epoch {number}", last_good,
-                )
-            last_good = models
+            if not are_sound(self.module.to_models):
+                found = f"weights are not finite, or modes not stable, after epoch {number}"
+                self._stop(found, last_good)
+            last_good = self.module.to_models()
             self._keep(number)
             if self.on_epoch is not None:
                 self._report(number, loss, right)

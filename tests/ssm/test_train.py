@@ -11,7 +11,7 @@ from aimc_sim.errors import InputError, UsageError
 from ssm.checkpoint import load, save
 from ssm.layers import S4D, Classifier
 from ssm.tasks import load_task
-from ssm.train import DivergedError, is_sound, to_model, train
+from ssm.train import DivergedError, are_sound, to_model, train
 
 SMALL = {"n_heads": 8, "n_states": 8, "n_layers": 1, "batch_size": 50}
 DEMO_MODEL = Path(__file__).parents[2] / "examples" / "models" / "s4d-digits.pt"
@@ -160,7 +160,7 @@ def test_diverging_loss_stops_with_the_step(few):
     found = r"The loss became \w+ at step \d+ .*Pass a smaller lr"
     with pytest.raises(DivergedError, match=found) as caught:
         train(few, epochs=20, norm="none", lr=1e30, **SMALL)
-    assert is_sound(caught.value.last_good[0])
+    assert are_sound(lambda: caught.value.last_good)
 
 
 def test_a_training_that_diverges_later_keeps_the_last_good_epoch(few, tmp_path, monkeypatch):
@@ -176,7 +176,7 @@ def test_a_training_that_diverges_later_keeps_the_last_good_epoch(few, tmp_path,
     with pytest.raises(DivergedError, match=r"step 9 \(epoch 3\).*state.pt holds") as caught:
         train(few, epochs=3, lr=1e-2, checkpoint=path, **SMALL)
     good = caught.value.last_good[0]
-    assert is_sound(good)
+    assert are_sound(lambda: [good])
     # the cycle of three epochs is another than that of two, so only near
     np.testing.assert_allclose(good.decoder_weight, two.decoder_weight, atol=0.1)
     assert torch.load(path, weights_only=True)["epoch"] == 2
@@ -184,7 +184,7 @@ def test_a_training_that_diverges_later_keeps_the_last_good_epoch(few, tmp_path,
 
 def test_weights_that_a_last_step_ruined_are_not_handed_out(few):
     """One batch an epoch: its loss is finite, the step after it is what goes wrong."""
-    with pytest.raises(DivergedError, match="not finite, or modes not stable, after step 1"):
+    with pytest.raises(DivergedError, match="or modes not stable, after step 1"):
         train(few, epochs=1, lr=1e35, kernel_lr=1e35, **(SMALL | {"batch_size": 200}))
 
 
