@@ -7,12 +7,14 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -24,6 +26,15 @@ from ssm.layers import S4D, Block, Classifier
 from ssm.model import Layer, Model
 from ssm.resume import read_state, write_state
 from ssm.tasks import Task, load_task
+
+
+class DivergedError(AimcError):
+    """The loss or the weights are no longer finite.
+
+    last_good : the models after the last whole epoch, or before the first.
+    """
+
+    last_good: list[Model]
 
 
 @dataclass(frozen=True)
@@ -95,19 +106,28 @@ def train(
 
     Errors: UsageError for arguments out of range; InputError for data that cannot be
     learned from (shapes, labels, no rows, not finite), or a checkpoint of another training;
-    AimcError where the loss is no
-    longer finite, with the step.
+    DivergedError where the loss is no longer finite, with the step and the last good model.
     """
     name, x, y, n_classes = training_data(task)
     kernel_lr = lr / 10.0 if kernel_lr is None else kernel_lr
     check_settings(epochs, batch_size, lr, kernel_lr, weight_decay, label_smoothing)
     place = choose_device(device)
     cuda = [place] if place.type == "cuda" else []
+    if isinstance(task, tuple):  # the classes of a task are what it says
+        _check_classes(y, n_classes)
     mean, spread = _feature_scales(x)
     settings = (
         n_heads, n_states, n_layers, norm, epochs, lr, kernel_lr, weight_decay, batch_size, seed,
         dropout, weight_noise, label_smoothing, dt_min, dt_max,
     )
+
+    def finished(module: Classifier) -> Model:
+        model = to_model(module, task=name)
+        weight = model.encoder_weight / spread[:, np.newaxis]
+        return model.replace(
+            encoder_weight=weight, encoder_bias=model.encoder_bias - mean @ weight
+        )
+
     with torch.random.fork_rng(devices=cuda):
         torch.manual_seed(seed)
         module = Classifier(
@@ -123,21 +143,23 @@ def train(
             dt_max=dt_max,
         ).to(place)
         optimizer = _optimizer(module, lr, kernel_lr, weight_decay)
-        _fit(
-            module,
-            optimizer,
-            torch.tensor((x - mean) / spread, dtype=torch.float32, device=place),
-            torch.tensor(y, dtype=torch.int64, device=place),
-            epochs=epochs,
-            batch_size=batch_size,
-            label_smoothing=label_smoothing,
-            on_epoch=on_epoch,
-            checkpoint=None if checkpoint is None else Path(checkpoint),
-            belongs_to=_fingerprint(x, y, settings),
-        )
-    model = to_model(module, task=name)
-    weight = model.encoder_weight / spread[:, np.newaxis]
-    return model.replace(encoder_weight=weight, encoder_bias=model.encoder_bias - mean @ weight)
+        try:
+            _fit(
+                module,
+                optimizer,
+                torch.tensor((x - mean) / spread, dtype=torch.float32, device=place),
+                torch.tensor(y, dtype=torch.int64, device=place),
+                epochs=epochs,
+                batch_size=batch_size,
+                label_smoothing=label_smoothing,
+                on_epoch=on_epoch,
+                checkpoint=None if checkpoint is None else Path(checkpoint),
+                belongs_to=_fingerprint(x, y, settings),
+            )
+        except DivergedError as error:
+            error.last_good = [finished(module)]
+            raise
+    return finished(module)
 
 
 def start_models(
@@ -206,6 +228,16 @@ def _fit(
         _set_random_state(kept, x.device)
         done = kept["epoch"]
     step = done * -(-n // batch_size)
+    good = copy.deepcopy(module.state_dict())
+
+    def stop(found: str) -> NoReturn:
+        module.load_state_dict(good)
+        raise DivergedError(
+            f"training for {n_steps} steps was asked for",
+            f"{found}{kept_in(checkpoint)}",
+            "pass a smaller lr or kernel_lr, or a norm other than 'none'",
+        )
+
     module.train()
     for number in range(done + 1, epochs + 1):
         order = torch.randperm(n).to(x.device)
@@ -216,17 +248,16 @@ def _fit(
             loss = functional.cross_entropy(logits, y[rows], label_smoothing=label_smoothing)
             loss_value = loss.item()
             if not np.isfinite(loss_value):
-                raise AimcError(
-                    f"training for {n_steps} steps was asked for",
-                    f"the loss became {loss_value} at step {step} (epoch {number})",
-                    "pass a smaller lr or kernel_lr, or a norm other than 'none'",
-                )
+                stop(f"the loss became {loss_value} at step {step} (epoch {number})")
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
             schedule.step()
             total_loss += loss_value * len(rows)
             n_right += int((logits.argmax(dim=1) == y[rows]).sum())
+        if not are_sound(lambda: [to_model(module)]):
+            stop(f"weights are not finite, or modes not stable, after step {step} (epoch {number})")
+        good = copy.deepcopy(module.state_dict())
         if checkpoint is not None:
             state = {
                 "epoch": number, "module": module.state_dict(),
@@ -238,6 +269,23 @@ def _fit(
             wall_s = time.perf_counter() - start
             on_epoch(Epoch(number, epochs, total_loss / n, n_right / n, wall_s))
     module.eval()
+
+
+def are_sound(make: Callable[[], Sequence[Model]]) -> bool:
+    """Return whether models can be made: weights finite and all poles inside the unit circle."""
+    try:
+        with np.errstate(all="ignore"):
+            models = make()
+    except InputError:  # a model refuses what is not finite
+        return False
+    poles = [layer.pole for model in models for layer in model.layers]
+    return all(bool((np.abs(pole) < 1).all()) for pole in poles)
+
+
+def kept_in(checkpoint: Path | None) -> str:
+    """Return where the last whole epoch of a diverged training lies, in words."""
+    there = checkpoint is not None and checkpoint.exists()
+    return f"; {checkpoint} holds the last whole epoch" if there else ""
 
 
 def _random_state(place: torch.device) -> dict[str, Tensor]:
@@ -378,6 +426,30 @@ def _check_data(x: np.ndarray, y: np.ndarray, n_classes: int | None) -> None:
         )
 
 
+def _check_classes(y: np.ndarray, n_classes: int) -> None:
+    """Refuse labels from which no new model can be made or learn; warn of empty classes."""
+    asked = f"a new model of {n_classes} classes was asked for"
+    if n_classes > max(len(y), 2):
+        raise InputError(
+            asked, f"the labels run to {int(y.max())}, of {len(y)} sequences",
+            "number the classes 0, 1, 2, ...",
+        )
+    there = np.unique(y)
+    if len(there) < 2:
+        raise InputError(
+            asked, f"all labels are {int(there[0])}: there is nothing to tell apart",
+            "give sequences of two classes or more",
+        )
+    if len(there) < n_classes:
+        empty = np.setdiff1d(np.arange(n_classes), there)
+        shown = ", ".join(map(str, empty[:5])) + (", ..." if len(empty) > 5 else "")
+        warnings.warn(
+            f"no sequence is of class {shown}, yet the model gets {n_classes} classes; number "
+            "the classes from 0 without gaps",
+            stacklevel=3,
+        )
+
+
 def check_settings(
     epochs: int,
     batch_size: int,
@@ -420,6 +492,12 @@ def choose_device(device: str | None) -> torch.device:
     """Return a torch device, None: the CPU; UsageError where torch cannot use it."""
     try:
         place = torch.device(device or "cpu")
+    except RuntimeError:
+        raise UsageError(
+            f"device {device!r} was asked for", "torch knows no device of that name",
+            "choose cpu or cuda, or leave device out",
+        ) from None
+    try:
         torch.empty(1, device=place)
     except (RuntimeError, AssertionError) as error:
         raise UsageError(

@@ -10,7 +10,7 @@ import hashlib
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 import torch
@@ -18,14 +18,22 @@ from torch import Tensor
 from torch.nn import functional
 
 from aimc_sim.aging import check_time
-from aimc_sim.errors import AimcError, UsageError
+from aimc_sim.errors import UsageError
 from aimc_sim.specs import ChipSpec
 from ssm.disturbance import Disturbance
 from ssm.model import LAYER_ARRAYS, MODEL_ARRAYS, Model
 from ssm.quantize import Precision
 from ssm.resume import read_state, write_state
 from ssm.tasks import Task
-from ssm.train import check_settings, choose_device, default_device, training_data
+from ssm.train import (
+    DivergedError,
+    are_sound,
+    check_settings,
+    choose_device,
+    default_device,
+    kept_in,
+    training_data,
+)
 from ssm.trainable import Trainable
 
 _CALIBRATION_ROWS = 256
@@ -59,12 +67,6 @@ class TunedEpoch:
     validation: np.ndarray | None
     skipped: np.ndarray
     wall_s: float
-
-
-class DivergedError(AimcError):
-    """The loss is no longer finite; `last_good` are the models after the last whole epoch."""
-
-    last_good: list[Model]
 
 
 def fine_tune(
@@ -186,6 +188,9 @@ class _Loop:
         last_good = self.module.to_models()
         for number in range(first, self.epochs + 1):
             loss, right = self._epoch(number, last_good)
+            if not are_sound(self.module.to_models):
+                found = f"weights are not finite, or modes not stable, after epoch {number}"
+                self._stop(found, last_good)
             last_good = self.module.to_models()
             self._keep(number)
             if self.on_epoch is not None:
@@ -256,10 +261,13 @@ class _Loop:
         if streak < patience:
             return
         run = int(self.streak.argmax())
-        kept = f"; {self.checkpoint} holds the last whole epoch" if self.checkpoint else ""
+        first = step - streak + 1
+        self._stop(f"loss or gradient of model {run} is not finite since step {first}", last_good)
+
+    def _stop(self, found: str, last_good: list[Model]) -> NoReturn:
         error = DivergedError(
             f"training for {self.n_steps} steps was asked for",
-            f"loss or gradient of model {run} is not finite since step {step - streak + 1}{kept}",
+            f"{found}{kept_in(self.checkpoint)}",
             "pass a smaller lr or kernel_lr, more bits, or a ramp",
         )
         error.last_good = last_good

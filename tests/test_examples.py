@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -132,6 +133,68 @@ def test_costs_are_compared_with_published_chips_and_between_forms(capsys, monke
     forms = {line[:19].strip(): line[19:].split() for line in lines[22:27]}
     assert list(forms) == ["leapfrog", "leapfrog, d digital", "delta", "direct", "digital"]
     assert float(forms["digital"][0]) < float(forms["delta"][0]) < float(forms["leapfrog"][0])
+
+
+@pytest.fixture
+def spoken(tmp_path):
+    """A file of 300 short tones that looks like the spoken digits."""
+    label, index = np.repeat(np.arange(10), 30), np.tile(np.arange(30), 10)
+    phase = 2 * np.pi * np.arange(800) / 8000
+    audio = 8000 * np.sin((300 * label + 300 + index)[:, None] * phase)
+    path = tmp_path / "fsdd.npz"
+    np.savez(
+        path, audio=audio.ravel().astype(np.int16), offsets=np.arange(301) * 800,
+        label=label.astype(np.uint8), index=index.astype(np.uint8),
+    )
+    return path
+
+
+@pytest.mark.compiled
+def test_spoken_digits_are_trained_rounded_and_saved(spoken, capsys, monkeypatch, tmp_path):
+    options = ["--quick", "--data", str(spoken), "--out", str(tmp_path / "models")]
+    run_example("13_spoken_digits.py", *options, monkeypatch=monkeypatch)
+    import ssm
+
+    names = ["s4d-fsdd-w3a4-a6x5.safetensors", "s4d-fsdd.safetensors"]
+    assert sorted(path.name for path in (tmp_path / "models").iterdir()) == names
+    tuned = ssm.load(tmp_path / "models" / names[0])
+    assert tuned.task == "fsdd" and tuned.precision["state"] == 5
+    rows = capsys.readouterr().out.splitlines()[-3:]
+    assert [row.split()[0] for row in rows] == ["float", "rounded", "trained"]
+    assert all("+-" in rows[k] for k in (0, 2))
+
+
+@pytest.mark.compiled
+def test_stuck_cells_cost_accuracy_and_leave_leapfrog_stable(spoken, capsys, monkeypatch):
+    options = ["--quick", "--data", str(spoken), "--chips", "2"]
+    run_example("14_imssa.py", *options, monkeypatch=monkeypatch)
+    lines = capsys.readouterr().out.splitlines()
+    assert "95.06" in lines[2] and "81.69" in lines[2]
+    rows = {line.split("  ")[0]: line for line in lines[6:]}
+    assert list(rows) == [
+        "direct, idle at g_min", "direct, idle off", "delta, idle off", "leapfrog, idle at g_min",
+        "leapfrog, idle off",
+    ]
+    outside = {name: re.findall(r"\((\d+) %\)", row) for name, row in rows.items()}
+    assert {shares[0] for shares in outside.values()} == {"0"}
+    # of 120 modes on two chips with a tenth of the cells stuck
+    assert int(outside["direct, idle at g_min"][-1]) > 30 > int(outside["leapfrog, idle off"][-1])
+
+
+@pytest.mark.compiled
+def test_forms_are_compared_by_the_error_of_their_cells(capsys, monkeypatch):
+    options = ["--model", str(EXAMPLES / "models" / "s4d-digits.pt"), "--chips", "2"]
+    options += ["--limit", "60", "--errors", "0.01", "0.1"]
+    run_example("15_forms_by_error.py", *options, monkeypatch=monkeypatch)
+    lines = capsys.readouterr().out.splitlines()
+    names = ["direct", "delta", "leapfrog", "leapfrog, digital decay"]
+    for first in (4, 10):
+        rows = [re.split(r"\s{2,}", line) for line in lines[first : first + 4]]
+        assert [row[0] for row in rows] == names
+        worst = {row[0]: float(row[2].split("-")[0]) for row in rows}
+        outside = {row[0]: int(re.search(r"\((\d+) %\)", row[2])[1]) for row in rows}
+        assert worst["direct"] < 40 and worst["leapfrog"] > 80
+        assert outside["leapfrog"] == 0 < outside["delta"] < outside["direct"]
 
 
 def test_every_example_has_a_test():

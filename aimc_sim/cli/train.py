@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from aimc_sim.cli.options import ModelFile, PrecisionText, Seed, at_least, check_front_end
+from aimc_sim.cli.options import (
+    ModelFile,
+    PrecisionText,
+    Seed,
+    at_least,
+    check_front_end,
+    one_line_warnings,
+)
 from aimc_sim.errors import UsageError
 
 if TYPE_CHECKING:
     from ssm.model import Model
     from ssm.tasks import Task
+
+_SCORED = 1000  # test sequences of a task on which models are scored
 
 Data = Annotated[
     str,
@@ -42,7 +52,10 @@ ChipName = Annotated[
         help="With --from: fresh errors of this chip's cells in every batch.",
     ),
 ]
-At = Annotated[str, typer.Option(metavar="1d", help="With --chip: time since programming.")]
+At = Annotated[
+    str | None,
+    typer.Option(metavar="1d", help="With --chip: time since programming (default: 1d)."),
+]
 Form = Annotated[
     str | None,
     typer.Option(
@@ -55,6 +68,7 @@ Checkpoint = Annotated[
         metavar="FILE", help="Keep the state after every epoch; go on from there if it exists."
     ),
 ]
+Replace = Annotated[bool, typer.Option("--force", help="Replace the model if the file exists.")]
 
 
 def train(
@@ -63,12 +77,17 @@ def train(
     from_model: From = None,
     precision: Bits = None,
     chip: ChipName = None,
-    at: At = "1d",
+    at: At = None,
     form: Form = None,
-    heads: Annotated[int, typer.Option(help="Heads of a layer.")] = 64,
-    states: Annotated[int, typer.Option(help="Real states of a head, an even number.")] = 64,
-    layers: Annotated[int, typer.Option(help="Layers.")] = 2,
-    norm: Annotated[str, typer.Option(metavar="pre|post|none", help="Where norms stand.")] = "post",
+    heads: Annotated[int | None, typer.Option(help="Heads of a layer (default: 64).")] = None,
+    states: Annotated[
+        int | None, typer.Option(help="Real states of a head, an even number (default: 64).")
+    ] = None,
+    layers: Annotated[int | None, typer.Option(help="Layers (default: 2).")] = None,
+    norm: Annotated[
+        str | None,
+        typer.Option(metavar="pre|post|none", help="Where norms stand (default: post)."),
+    ] = None,
     epochs: Annotated[int, typer.Option(help="Passes over the data.")] = 20,
     lr: Annotated[
         float | None, typer.Option(help="Peak learning rate (default: 0.01; with --from 0.002).")
@@ -79,6 +98,7 @@ def train(
         str | None, typer.Option(help="cpu or cuda (default: the GPU where there is one).")
     ] = None,
     checkpoint: Checkpoint = None,
+    force: Replace = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No line for each epoch.")] = False,
 ) -> None:
     """Train a model in float; or, with --from, further: rounded, or for the cells of a chip."""
@@ -90,7 +110,17 @@ def train(
             "train with --precision, --chip or --form", "there is no --from",
             "train in float first, then pass --from MODEL",
         )
-    _check_out(out, from_model)
+    shape = {"--heads": heads, "--states": states, "--layers": layers, "--norm": norm}
+    given = [option for option, value in shape.items() if value is not None]
+    if from_model is not None and given:
+        raise UsageError(
+            f"train {from_model} further with {', '.join(given)}", "its shape is as it is",
+            f"leave out {', '.join(given)}, or --from for a new model",
+        )
+    if at is not None and chip is None:
+        raise UsageError(f"train with --at {at}", "there is no --chip", "add one, or drop --at")
+    _check_out(out, from_model, force)
+    _check_checkpoint(checkpoint, out, from_model)
     task = _load(data)
     from ssm.checkpoint import save
     from ssm.train import default_device
@@ -102,25 +132,36 @@ def train(
     if from_model is None:
         from ssm.train import train as train_in_float
 
-        model = train_in_float(
-            task, n_heads=heads, n_states=states, n_layers=layers, norm=norm, lr=lr or 1e-2,
-            **common,
-        )
+        def make() -> Model:
+            return train_in_float(
+                task, n_heads=_or(heads, 64), n_states=_or(states, 64), n_layers=_or(layers, 2),
+                norm=_or(norm, "post"), lr=_or(lr, 1e-2), **common,
+            )
     else:
-        model = _train_further(task, from_model, precision, chip, at, form, lr or 2e-3, common, out)
+        start, lr = from_model, _or(lr, 2e-3)
+        if not quiet:
+            typer.echo("compiling on the first run of this version takes a minute", err=True)
+
+        def make() -> Model:
+            return _train_further(task, start, precision, chip, _or(at, "1d"), form, lr, common)
+
+    with one_line_warnings():
+        model = _last_good_kept(make, out)
     save(model.replace(name=out.stem), out)
     size = f"{model.n_parameters} parameters, {model.n_states} states"
     typer.echo(f"{out}: {size}{_test(model, task)}")
 
 
-def quantize(model: ModelFile, out: OutModel, precision: PrecisionText = None) -> None:
+def quantize(
+    model: ModelFile, out: OutModel, precision: PrecisionText = None, force: Replace = False
+) -> None:
     """Round the weights of a trained model to fewer bits; activations and states follow at run."""
     check_front_end()
     if precision is None:
         raise UsageError(
             f"quantise {model}", "no --precision was given", "add for example --precision a=8,c=4"
         )
-    _check_out(out, model)
+    _check_out(out, model, force)
     from ssm.checkpoint import load, save
     from ssm.quantize import Precision
     from ssm.quantize import quantize as round_weights
@@ -133,23 +174,33 @@ def quantize(model: ModelFile, out: OutModel, precision: PrecisionText = None) -
 
 def _train_further(
     task: Any, path: Path, precision: str | None, chip: str | None, at: str, form: str | None,
-    lr: float, common: dict[str, Any], out: Path,
+    lr: float, common: dict[str, Any],
 ) -> Model:
-    """Return the model of `path` tuned; where training diverges, the last good one is saved."""
+    """Return the model of `path` tuned; a task's test part is scored after every epoch."""
     from aimc_sim.specs import load_chip
     from aimc_sim.units import parse_quantity
-    from ssm.checkpoint import load, save
+    from ssm.checkpoint import load
     from ssm.quantize import Precision
-    from ssm.tune import DivergedError, fine_tune
+    from ssm.tasks import Task
+    from ssm.tune import fine_tune
 
     bits = None if precision is None else Precision.parse(precision)
     if form is None and bits is not None and bits.state is not None:
         form = "digital"
+    scored = (task.x_test[:_SCORED], task.y_test[:_SCORED]) if isinstance(task, Task) else None
+    return fine_tune(
+        load(path), task, precision=bits, chip=None if chip is None else load_chip(chip),
+        at_s=parse_quantity(at, "time"), form=form, lr=lr, validate=scored, **common,
+    )
+
+
+def _last_good_kept(make: Callable[[], Model], out: Path) -> Model:
+    """Return the model that `make` trains; where that diverges, the last good one is saved."""
+    from ssm.checkpoint import save
+    from ssm.train import DivergedError
+
     try:
-        return fine_tune(
-            load(path), task, precision=bits, chip=None if chip is None else load_chip(chip),
-            at_s=parse_quantity(at, "time"), form=form, lr=lr, **common,
-        )
+        return make()
     except DivergedError as error:
         aside = out.with_stem(f"{out.stem}-last-good")
         save(error.last_good[0].replace(name=aside.stem), aside)
@@ -157,14 +208,22 @@ def _train_further(
         raise
 
 
+def _or(value: Any, default: Any) -> Any:
+    return default if value is None else value
+
+
 def _show(epoch: Any) -> None:
+    """Print an epoch; the start of a tuning, number 0, has no training to speak of."""
+    scored = getattr(epoch, "validation", None)
+    test = "" if scored is None else f"  test {100 * scored[0]:.2f} %"
+    trained = ""
     if epoch.number:
         # one model alone, whose tuning counts runs
         loss, accuracy = (x if isinstance(x, float) else x[0] for x in (epoch.loss, epoch.accuracy))
+        trained = f"  loss {loss:.4f}  training accuracy {100 * accuracy:.2f} %"
+    if trained or test:
         typer.echo(
-            f"epoch {epoch.number}/{epoch.n_epochs}  loss {loss:.4f}  training accuracy "
-            f"{100 * accuracy:.2f} %  {epoch.wall_s:.0f} s",
-            err=True,
+            f"epoch {epoch.number}/{epoch.n_epochs}{trained}{test}  {epoch.wall_s:.0f} s", err=True
         )
 
 
@@ -185,12 +244,25 @@ def _test(model: Model, task: Any) -> str:
 
     if not isinstance(task, Task):
         return ""
-    x, y = task.x_test[:1000], task.y_test[:1000]
+    x, y = task.x_test[:_SCORED], task.y_test[:_SCORED]
     share = float((model.logits(x).argmax(axis=1) == y).mean())
     return f"; {100 * share:.2f} % of {len(y)} test sequences, states and activations in float"
 
 
-def _check_out(out: Path, read: Path | None) -> None:
+def _check_checkpoint(path: Path | None, out: Path, read: Path | None) -> None:
+    """Refuse, before anything runs, a place where the state of a training cannot be kept."""
+    if path is None:
+        return
+    asked = f"keep the state of the training in {path}"
+    if path.is_dir() or not path.parent.is_dir():
+        found = "that is a folder" if path.is_dir() else f"there is no folder {path.parent}"
+        raise UsageError(asked, found, "name a file in a folder that exists")
+    for what, other in (("what --out writes", out), ("the model of --from", read)):
+        if other is not None and path.resolve() == other.resolve():
+            raise UsageError(asked, f"that file is {what}", "choose another")
+
+
+def _check_out(out: Path, read: Path | None, force: bool) -> None:
     """Refuse, before anything runs, what could not be written after it."""
     if out.suffix not in (".pt", ".safetensors"):
         raise UsageError(
@@ -203,3 +275,9 @@ def _check_out(out: Path, read: Path | None) -> None:
         )
     if read is not None and out.resolve() == read.resolve():
         raise UsageError(f"write the model to {out}", "that file is an input", "choose another")
+    if out.exists() and (out.is_dir() or not force):
+        is_folder = out.is_dir()
+        raise UsageError(
+            f"write the model to {out}", "that is a folder" if is_folder else "the file exists",
+            "choose another" if is_folder else "choose another or add --force",
+        )

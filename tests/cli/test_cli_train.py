@@ -65,6 +65,65 @@ def test_bad_requests_are_refused(cli, arguments, code, found):
     assert found in cli("train", *arguments, code=code).stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code", "found"),
+    [
+        (["--lr", "0"], 2, "a learning rate is positive and finite"),
+        (["--device", "gpu"], 2, "torch knows no device of that name"),
+        (["--device", "cuda:99"], 2, "leave device out to train on the CPU"),
+        (["--checkpoint", "absent/state.pt"], 2, "there is no folder absent"),
+        (["--checkpoint", "m.pt"], 2, "that file is what --out writes"),
+        (["--at", "1h"], 2, "there is no --chip"),
+        (["--from", "tiny.pt", "--heads", "8", "--norm", "pre"], 2, "leave out --heads, --norm"),
+        (["--from", "tiny.pt", "--checkpoint", "tiny.pt"], 2, "that file is the model of --from"),
+        (["--out", "there.pt"], 2, "the file exists"),
+    ],
+)
+def test_requests_that_would_be_ignored_or_lost_are_refused_at_once(
+    cli, files, tmp_path, arguments, code, found
+):
+    (tmp_path / "tiny.pt").write_bytes((files / "tiny.pt").read_bytes())
+    (tmp_path / "there.pt").write_bytes(b"a model")
+    said = cli("train", files / "data.npz", "--out", "m.pt", *arguments, code=code).stderr
+    assert found in said and said.startswith("error\n  asked: ")
+    assert (tmp_path / "there.pt").read_bytes() == b"a model"
+    assert not (tmp_path / "m.pt").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"y": np.arange(20) - 1}, "the labels run from -1 to 18"),
+        ({"y": np.zeros(20, int)}, "all labels are 0"),
+        ({"y": np.arange(20) * 10**8}, "the labels run to 1900000000, of 20 sequences"),
+        ({"x": np.zeros((0, 12, 1)), "y": np.zeros(0, int)}, "x is empty"),
+        ({"x": np.full((20, 12, 1), np.nan)}, "x is not finite in sequence 0"),
+    ],
+)
+def test_data_from_which_nothing_can_be_learned_are_refused(cli, files, tmp_path, change, found):
+    with np.load(files / "data.npz") as file:
+        np.savez(tmp_path / "bad.npz", **{"x": file["x"], "y": file["y"], **change})
+    assert found in cli("train", "bad.npz", "--out", "m.pt", *TINY, code=3).stderr
+
+
+def test_a_training_that_diverges_says_the_step_and_saves_the_last_good_model(cli, files):
+    data = files / "data.npz"
+    said = cli("train", data, "--out", "m.pt", "--lr", "1e30", "--batch", "4", *TINY, code=3)
+    assert "the loss became nan at step" in said.stderr
+    assert "the model after the last whole epoch is in m-last-good.pt" in said.stderr
+    assert ssm.load("m-last-good.pt").name == "m-last-good"
+
+
+def test_a_checkpoint_of_another_training_is_refused_and_stays(cli, files, tmp_path):
+    data, kept = files / "data.npz", ["--checkpoint", "state.pt"]
+    cli("train", data, "--out", "m.pt", "--epochs", "1", *TINY, *kept)
+    before = (tmp_path / "state.pt").read_bytes()
+    said = cli("train", data, "--out", "n.pt", "--epochs", "2", *TINY, *kept, code=3)
+    assert "it belongs to a training of other models, data or settings" in said.stderr
+    assert (tmp_path / "state.pt").read_bytes() == before
+    cli("train", data, "--out", "m.pt", "--epochs", "1", "--force", *TINY, *kept)
+
+
 def test_labels_are_needed(cli, files):
     said = cli("train", files / "unlabelled.npz", "--out", "m.pt", code=3)
     assert "it has no labels y" in said.stderr

@@ -1,16 +1,17 @@
 """Training in convolution mode: it learns, repeats itself bit for bit, and tells mistakes."""
 
+import importlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from aimc_sim.errors import AimcError, InputError, UsageError
+from aimc_sim.errors import InputError, UsageError
 from ssm.checkpoint import load, save
 from ssm.layers import S4D, Classifier
 from ssm.tasks import load_task
-from ssm.train import to_model, train
+from ssm.train import DivergedError, are_sound, to_model, train
 
 SMALL = {"n_heads": 8, "n_states": 8, "n_layers": 1, "batch_size": 50}
 DEMO_MODEL = Path(__file__).parents[2] / "examples" / "models" / "s4d-digits.pt"
@@ -156,8 +157,53 @@ def test_trained_model_survives_its_file(few, tmp_path):
 
 
 def test_diverging_loss_stops_with_the_step(few):
-    with pytest.raises(AimcError, match=r"The loss became \w+ at step \d+ .*Pass a smaller lr"):
+    found = r"The loss became \w+ at step \d+ .*Pass a smaller lr"
+    with pytest.raises(DivergedError, match=found) as caught:
         train(few, epochs=20, norm="none", lr=1e30, **SMALL)
+    assert are_sound(lambda: caught.value.last_good)
+
+
+def test_a_training_that_diverges_later_keeps_the_last_good_epoch(few, tmp_path, monkeypatch):
+    path, module = tmp_path / "state.pt", importlib.import_module("ssm.train")
+    calls, loss_of = [], torch.nn.functional.cross_entropy
+
+    def lost_in_the_third_epoch(*arguments, **settings):
+        calls.append(1)
+        return loss_of(*arguments, **settings) * (np.nan if len(calls) > 8 else 1)
+
+    two = train(few, epochs=2, lr=1e-2, **(SMALL | {"batch_size": 50}))
+    monkeypatch.setattr(module.functional, "cross_entropy", lost_in_the_third_epoch)
+    with pytest.raises(DivergedError, match=r"step 9 \(epoch 3\).*state.pt holds") as caught:
+        train(few, epochs=3, lr=1e-2, checkpoint=path, **SMALL)
+    good = caught.value.last_good[0]
+    assert are_sound(lambda: [good])
+    # the cycle of three epochs is another than that of two, so only near
+    np.testing.assert_allclose(good.decoder_weight, two.decoder_weight, atol=0.1)
+    assert torch.load(path, weights_only=True)["epoch"] == 2
+
+
+def test_weights_that_a_last_step_ruined_are_not_handed_out(few):
+    """One batch an epoch: its loss is finite, the step after it is what goes wrong."""
+    with pytest.raises(DivergedError, match="or modes not stable, after step 1"):
+        train(few, epochs=1, lr=1e35, kernel_lr=1e35, **(SMALL | {"batch_size": 200}))
+
+
+@pytest.mark.parametrize(
+    ("y", "text"),
+    [
+        ([0, 0, 0, 0], "all labels are 0: there is nothing to tell apart"),
+        ([0, 1, 10**9, 1], "labels run to 1000000000, of 4 sequences. Number the classes 0, 1"),
+    ],
+)
+def test_labels_of_which_no_model_can_be_made_are_refused(y, text):
+    with pytest.raises(InputError, match=f"(?i){text}"):
+        train((np.zeros((4, 8, 1)), np.array(y)), epochs=1, **SMALL)
+
+
+def test_classes_without_a_sequence_are_told():
+    with pytest.warns(UserWarning, match=r"no sequence is of class 0, 2, yet the model gets 4"):
+        model = train((np.ones((4, 8, 1)), np.array([1, 3, 1, 3])), epochs=1, **SMALL)
+    assert model.n_classes == 4
 
 
 @pytest.mark.parametrize(
@@ -196,7 +242,8 @@ def test_data_that_cannot_be_learned_from_are_refused(x, y, text):
         ({"weight_noise": -0.1}, "Weight_noise = -0.1.*fraction"),
         ({"label_smoothing": 1.5}, "Label_smoothing = 1.5.*fraction"),
         ({"dt_min": 0.5}, "dt_min = 0.5.*not positive and in order"),
-        ({"device": "abacus"}, "Device 'abacus'.*cannot use it"),
+        ({"device": "abacus"}, "Device 'abacus'.*no device of that name.*Choose cpu or cuda"),
+        ({"device": "cuda:99"}, "Device 'cuda:99'.*cannot use it.*train on the CPU"),
     ],
 )
 def test_settings_out_of_range_are_refused(few, setting, text):

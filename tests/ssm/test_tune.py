@@ -147,6 +147,13 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path):
         ssm.fine_tune(random_model(1), small_task(), epochs=1, checkpoint=path, device="cpu")
 
 
+def test_weights_that_a_last_step_ruined_are_not_handed_out():
+    """One step in all: its loss is finite, and no further one would show what it did."""
+    task, settings = small_task(), {"epochs": 1, "lr": 1e30, "device": "cpu"}
+    with pytest.raises(DivergedError, match="or modes not stable, after epoch 1"):
+        ssm.fine_tune(random_model(1), task, kernel_lr=1e30, **settings)
+
+
 def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_last_good_models():
     x, y = small_task()
     settings = {"epochs": 30, "lr": 1e30, "kernel_lr": 1e-9, "device": "cpu"}
