@@ -49,6 +49,37 @@ Form = Annotated[
         metavar="leapfrog|digital", help="With --chip: A on cells too (default), or in logic."
     ),
 ]
+FormOfA = Annotated[
+    str,
+    typer.Option(
+        metavar="log-polar|polar|cartesian|delta|leapfrog",
+        help="With --precision: the two numbers of a pole that are rounded.",
+    ),
+]
+Method = Annotated[
+    str,
+    typer.Option(
+        metavar="WORD|c=WORD,...",
+        help="With --precision: min-max, percentile, ternary, or in training lsq (learned "
+        "steps); one for all weights or each for some of b c d mix enc dec.",
+    ),
+]
+Per = Annotated[
+    str,
+    typer.Option(
+        metavar="WORD|c=WORD,...",
+        help="With --precision: what shares a range: tensor, channel, or mode (a power of two).",
+    ),
+]
+Sides = Annotated[
+    str,
+    typer.Option(
+        metavar="WORD|c=WORD,...", help="With --precision: symmetric or asymmetric grids."
+    ),
+]
+Percentile = Annotated[
+    float, typer.Option(help="Of |w| that ends a grid, for --method percentile.")
+]
 Checkpoint = Annotated[
     Path | None,
     typer.Option(
@@ -65,6 +96,11 @@ def train(
     chip: ChipName = None,
     at: At = "1d",
     form: Form = None,
+    form_of_a: FormOfA = "log-polar",
+    method: Method = "min-max",
+    per: Per = "channel",
+    sides: Sides = "symmetric",
+    percentile: Percentile = 99.9,
     heads: Annotated[int, typer.Option(help="Heads of a layer.")] = 64,
     states: Annotated[int, typer.Option(help="Real states of a head, an even number.")] = 64,
     layers: Annotated[int, typer.Option(help="Layers.")] = 2,
@@ -90,6 +126,14 @@ def train(
             "train with --precision, --chip or --form", "there is no --from",
             "train in float first, then pass --from MODEL",
         )
+    from ssm.schemes import Scheme
+
+    scheme = Scheme(form_of_a, method, per, sides, percentile)
+    if precision is None and scheme != Scheme():
+        raise UsageError(
+            "choose how weights are rounded", "there is no --precision",
+            "say to how many bits, for example --precision a=8,c=4",
+        )
     _check_out(out, from_model)
     task = _load(data)
     from ssm.checkpoint import save
@@ -107,14 +151,27 @@ def train(
             **common,
         )
     else:
+        common["scheme"] = scheme
         model = _train_further(task, from_model, precision, chip, at, form, lr or 2e-3, common, out)
     save(model.replace(name=out.stem), out)
     size = f"{model.n_parameters} parameters, {model.n_states} states"
     typer.echo(f"{out}: {size}{_test(model, task)}")
 
 
-def quantize(model: ModelFile, out: OutModel, precision: PrecisionText = None) -> None:
-    """Round the weights of a trained model to fewer bits; activations and states follow at run."""
+def quantize(
+    model: ModelFile,
+    out: OutModel,
+    precision: PrecisionText = None,
+    form_of_a: FormOfA = "log-polar",
+    method: Method = "min-max",
+    per: Per = "channel",
+    sides: Sides = "symmetric",
+    percentile: Percentile = 99.9,
+) -> None:
+    """Round the weights of a trained model to fewer bits; activations and states follow at run.
+
+    The file holds integers and scales of what was rounded.
+    """
     check_front_end()
     if precision is None:
         raise UsageError(
@@ -122,13 +179,23 @@ def quantize(model: ModelFile, out: OutModel, precision: PrecisionText = None) -
         )
     _check_out(out, model)
     from ssm.checkpoint import load, save
-    from ssm.quantize import Precision
+    from ssm.quantize import Precision, outside
     from ssm.quantize import quantize as round_weights
+    from ssm.schemes import Scheme
 
-    rounded = round_weights(load(model), Precision.parse(precision))
+    wanted, scheme = Precision.parse(precision), Scheme(form_of_a, method, per, sides, percentile)
+    trained = load(model)
+    rounded = round_weights(trained, wanted, scheme)
     save(rounded.replace(name=out.stem), out)
     bits = ", ".join(f"{name} {n}" for name, n in (rounded.precision or {}).items())
     typer.echo(f"{out}: bits of {bits}")
+    moved = outside(trained, wanted, scheme)
+    if moved:
+        n_modes = sum(layer.pole.size for layer in trained.layers)
+        typer.echo(
+            f"{moved} of {n_modes} modes had their nearest {form_of_a} code outside the unit "
+            "circle and took a stable one beside it"
+        )
 
 
 def _train_further(
