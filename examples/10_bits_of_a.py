@@ -1,12 +1,14 @@
 """How many bits A and the state need: rounding after training and training rounded, by form of A.
 
-    python examples/10_bits_of_a.py [a] [grid] [train] --model MODEL [--data mnist.npz] [--quick]
+    python examples/10_bits_of_a.py [a] [grid] [state] [train] [--model M] [--data D] [--quick]
 
 a : A alone rounded after training, in every form. grid : bits of A times bits of the state
-beside Zhao et al., doi:10.48550/arXiv.2506.12480, weights at 4 bits and activations at 6.
-train : a small model trained rounded in every form of A. All three unless some are named. A
-model of pixel MNIST such as examples/08_zhao.py makes is needed for a comparison; --quick shows
-on the demo model of the 8 x 8 digits that all runs.
+beside S4D-64 of Zhao et al., doi:10.48550/arXiv.2506.12480, weights at 4 bits and activations at
+6. state : ranges of the state from percentiles. train : a small model trained rounded in every
+form of A. All four unless some are named.
+
+A comparison needs a model of pixel MNIST such as examples/08_zhao.py makes, and the data (D:
+mnist.npz or its folder); --quick shows on the demo model of the 8 x 8 digits that all runs.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import torch
 
 import ssm
 from ssm import Model, Precision, fine_tune, load_task, quantize, start_models
+from ssm.observe import set_steps
 from ssm.poles import FORMS_OF_A
 from ssm.quantize import outside
 from ssm.schemes import Scheme
@@ -29,6 +32,7 @@ from ssm.tune import score
 A_BITS = (8, 7, 6, 5, 4)
 GRID_A, GRID_STATE = (16, 8, 7, 6), (6, 7, 8, 16)
 TRAIN_BITS = (5, 4, 3)
+PERCENTILES = (100.0, 99.99, 99.9, 99.0)
 WEIGHTS = {"c": 4, "d": 4, "mix": 4, "enc": 4, "dec": 4, "act": 6}
 # test accuracy in %; of A alone a 4-layer model of 16 heads
 PAPER_A = {
@@ -43,8 +47,13 @@ _AT_ONCE = 4  # models side by side
 _CALIBRATION = 64
 
 
-def accuracy(models: list[Model], task: Task, n: int, precision: Precision) -> np.ndarray:
-    """Return the accuracy in % of models of one shape on n test sequences, (models,)."""
+def accuracy(
+    models: list[Model], task: Task, n: int, precision: Precision, own_steps: bool = False
+) -> np.ndarray:
+    """Return the accuracy in % of models of one shape on n test sequences, (models,).
+
+    own_steps : the registers have the steps that the models carry.
+    """
     x = torch.as_tensor(np.asarray(task.x_test[:n], np.float32))
     y = torch.as_tensor(np.asarray(task.y_test[:n], np.int64))
     first = torch.as_tensor(np.asarray(task.x_train[:_CALIBRATION], np.float32))
@@ -53,8 +62,19 @@ def accuracy(models: list[Model], task: Task, n: int, precision: Precision) -> n
         module = Trainable(models[k : k + _AT_ONCE], precision)
         if precision.given():
             module.calibrate(first)
+        if own_steps:
+            take_steps(module, models[k : k + _AT_ONCE])
         found.append(score(module, x, y))
     return 100 * np.concatenate(found)
+
+
+def take_steps(module: Trainable, models: list[Model]) -> None:
+    """Give the registers of a module the steps that its models carry."""
+    for k, layer in enumerate(module.layers):
+        steps = np.stack([model.layers[k].state_step for model in models])
+        layer.state_step.set_range(
+            torch.as_tensor(steps * (2 ** (layer.state_step.bits - 1) - 1), dtype=torch.float32)
+        )
 
 
 def table_of_a(model: Model, task: Task, n: int, bits: tuple[int, ...]) -> None:
@@ -80,7 +100,8 @@ def table_of_bits(
     model: Model, task: Task, n: int, a_bits: tuple[int, ...], form: str
 ) -> None:
     """Print the accuracy for bits of A times bits of the state."""
-    print(f"\nrounded after training, {form} A, W4A6; columns: bits of the state; published in [ ]")
+    print(f"\nrounded after training, {form} A, W4A6; columns: bits of the state; in [ ] "
+          "S4D-64 as published")
     print("A bits    " + "".join(f"{bits:>18}" for bits in GRID_STATE))
     rounded = [quantize(model, Precision(a=b), Scheme(form_of_a=form)) for b in a_bits]
     columns = [
@@ -89,6 +110,21 @@ def table_of_bits(
     for b, row in zip(a_bits, np.transpose(columns), strict=True):
         pairs = zip(row, PAPER_GRID[b], strict=True)
         print(f"{b:<10}" + "".join(f"{s:11.1f} {f'[{p}]':>6}" for s, p in pairs), flush=True)
+
+
+def table_of_states(model: Model, task: Task, n: int, state_bits: tuple[int, ...]) -> None:
+    """Print the accuracy for bits of the state and the percentile that ends its range."""
+    x = task.x_train[:_CALIBRATION]
+    print("\nrounded after training, log-polar A, W4A6-A8; columns: percentile of a state's "
+          "magnitude that ends its range\nstate bits" + "".join(f"{p:>10}" for p in PERCENTILES))
+    rounded = quantize(model, Precision(a=8))
+    for bits in state_bits:
+        models = [
+            set_steps(rounded, x, Precision(state=bits), method="percentile", percentile=p)
+            for p in PERCENTILES
+        ]
+        row = accuracy(models, task, n, Precision(**WEIGHTS, state=bits), own_steps=True)
+        print(f"{bits:<10}" + "".join(f"{share:10.1f}" for share in row), flush=True)
 
 
 def table_of_training(
@@ -130,14 +166,14 @@ def few(task: Task, n_train: int, n_test: int) -> Task:
 def main() -> None:
     """Print the tables that were asked for."""
     parser = argparse.ArgumentParser(description="bits of A and of the state")
-    parser.add_argument("tables", nargs="*", help="a, grid, train (default: all)")
+    parser.add_argument("tables", nargs="*", help="a, grid, state, train (default: all)")
     parser.add_argument("--model", default="examples/models/s4d-digits.pt")
     parser.add_argument("--data", help="mnist.npz or a folder with it (default: AIMC_DATA)")
     parser.add_argument("--limit", type=int, default=2600, help="test sequences")
     parser.add_argument("--form", default="log-polar", choices=FORMS_OF_A, help="of A in the grid")
     parser.add_argument("--quick", action="store_true", help="a smoke run on few small digits")
     options = parser.parse_args()
-    tables, started = options.tables or ["a", "grid", "train"], time.perf_counter()
+    tables, started = options.tables or ["a", "grid", "state", "train"], time.perf_counter()
     model = ssm.load(options.model)
     task = load_task(str(model.task), options.data)
     n = min(50 if options.quick else options.limit, len(task.x_test))
@@ -147,6 +183,8 @@ def main() -> None:
         table_of_a(model, task, n, (8, 5) if options.quick else A_BITS)
     if "grid" in tables:
         table_of_bits(model, task, n, (8,) if options.quick else GRID_A, options.form)
+    if "state" in tables:
+        table_of_states(model, task, n, (6,) if options.quick else GRID_STATE[:3])
     if "train" in tables:
         small = few(task, 300, 100) if options.quick else few(
             load_task("smnist-14x14", options.data), 20_000, 10_000

@@ -108,7 +108,7 @@ def test_scripts_that_train_run_on_few_digits(name, models, tmp_path, monkeypatc
 @pytest.mark.compiled
 def test_bits_of_a_are_counted_for_every_form(capsys, monkeypatch):
     model = ["--model", str(EXAMPLES / "models" / "s4d-digits.pt")]
-    run_example("10_bits_of_a.py", "a", "grid", "--quick", *model, monkeypatch=monkeypatch)
+    run_example("10_bits_of_a.py", "a", "grid", "state", "--quick", *model, monkeypatch=monkeypatch)
     rows = [line.split() for line in capsys.readouterr().out.splitlines() if line]
     from ssm.poles import FORMS_OF_A
 
@@ -116,7 +116,8 @@ def test_bits_of_a_are_counted_for_every_form(capsys, monkeypatch):
     assert set(found) == set(FORMS_OF_A)
     # 8 bits of A leave the demo model as it is: at most 2 of 50 sequences change
     assert all(abs(float(row[1]) - 98) <= 4 for row in found.values())
-    assert rows[-2][0] == "8" and float(rows[-2][-2]) > 90
+    assert rows[-5][0] == "8" and float(rows[-5][-2]) > 90
+    assert rows[-2][0] == "6" and all(float(share) > 80 for share in rows[-2][1:])
 
 
 def test_every_example_has_a_test():

@@ -10,6 +10,8 @@ import typer
 from aimc_sim.cli.options import ModelFile, PrecisionText, Seed, at_least, check_front_end
 from aimc_sim.errors import UsageError
 
+_CALIBRATION = 64  # sequences that set the ranges of signals
+
 if TYPE_CHECKING:
     from ssm.model import Model
     from ssm.tasks import Task
@@ -79,6 +81,23 @@ Sides = Annotated[
 ]
 Percentile = Annotated[
     float, typer.Option(help="Of |w| that ends a grid, for --method percentile.")
+]
+Calibrate = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TASK|DATA.npz",
+        help="Keep steps for the bits of state and act, from signals on these data "
+        "(default: ranges are found at run).",
+    ),
+]
+Signals = Annotated[
+    str,
+    typer.Option(
+        metavar="min-max|percentile", help="With --calibrate: what ends the range of a signal."
+    ),
+]
+SignalPercentile = Annotated[
+    float, typer.Option(help="Of a signal's magnitude, for --signals percentile.")
 ]
 Checkpoint = Annotated[
     Path | None,
@@ -167,6 +186,9 @@ def quantize(
     per: Per = "channel",
     sides: Sides = "symmetric",
     percentile: Percentile = 99.9,
+    calibrate: Calibrate = None,
+    signals: Signals = "min-max",
+    signal_percentile: SignalPercentile = 99.999,
 ) -> None:
     """Round the weights of a trained model to fewer bits; activations and states follow at run.
 
@@ -186,6 +208,17 @@ def quantize(
     wanted, scheme = Precision.parse(precision), Scheme(form_of_a, method, per, sides, percentile)
     trained = load(model)
     rounded = round_weights(trained, wanted, scheme)
+    if calibrate is not None:
+        from ssm.observe import set_steps
+
+        rounded = set_steps(
+            rounded, _sequences(calibrate), wanted, method=signals, percentile=signal_percentile
+        )
+    elif signals != "min-max":
+        raise UsageError(
+            f"find ranges of signals by {signals}", "there are no signals",
+            "name the training data with --calibrate",
+        )
     save(rounded.replace(name=out.stem), out)
     bits = ", ".join(f"{name} {n}" for name, n in (rounded.precision or {}).items())
     typer.echo(f"{out}: bits of {bits}")
@@ -196,6 +229,14 @@ def quantize(
             f"{moved} of {n_modes} modes had their nearest {form_of_a} code outside the unit "
             "circle and took a stable one beside it"
         )
+
+
+def _sequences(data: str) -> Any:
+    """Return some training sequences of a task or file."""
+    from ssm.tasks import Task
+
+    loaded = _load(data)
+    return (loaded.x_train if isinstance(loaded, Task) else loaded[0])[:_CALIBRATION]
 
 
 def _train_further(

@@ -98,6 +98,16 @@ def test_forms_and_methods_of_rounding_are_options(cli, files):
         "--quiet")
 
 
+def test_steps_of_states_and_activations_are_kept_from_data(cli, files):
+    common = ["--precision", "a=8,state=6,act=5", "--calibrate", files / "data.npz"]
+    cli("quantize", files / "tiny.pt", *common, "--out", "wide.pt")
+    cli("quantize", files / "tiny.pt", *common, "--signals", "percentile",
+        "--signal-percentile", "90", "--out", "narrow.pt")
+    wide, narrow = ssm.load("wide.pt"), ssm.load("narrow.pt")
+    assert (narrow.layers[0].state_step < wide.layers[0].state_step).all()
+    assert (narrow.act_step <= wide.act_step).all()
+
+
 @pytest.mark.parametrize(
     ("command", "options", "found"),
     [
@@ -105,10 +115,13 @@ def test_forms_and_methods_of_rounding_are_options(cli, files):
         ("quantize", ["--precision", "c=4", "--method", "c=ternary"], "three levels are 2 bits"),
         ("quantize", ["--precision", "a=4", "--form-of-a", "log"], "there is no such form"),
         ("quantize", ["--precision", "a=4,decay=17"], "from 1 to 16"),
+        ("quantize", ["--precision", "state=8", "--signals", "percentile"], "no signals"),
+        ("quantize", ["--precision", "a=8", "--calibrate", "data.npz"], "neither has bits"),
         ("train", ["--from", "float.pt", "--method", "lsq"], "there is no --precision"),
     ],
 )
 def test_ways_of_rounding_that_make_no_sense_are_refused(cli, files, command, options, found):
     model = files / "tiny.pt" if command == "quantize" else files / "data.npz"
+    options = [files / "data.npz" if option == "data.npz" else option for option in options]
     said = cli(command, model, *options, "--out", "m.pt", code=2)
-    assert found in said.stderr.lower()
+    assert found in " ".join(said.stderr.lower().split())
