@@ -39,10 +39,10 @@ def set_steps(
     Examples
     --------
     >>> import ssm
-    >>> model = ssm.load("examples/models/s4d-digits.pt")
+    >>> model = ssm.start_models([0], d_input=1, n_classes=10, n_heads=4, n_states=6, n_layers=1)[0]
     >>> x = ssm.load_task("digits").x_train[:20]
     >>> set_steps(model, x, Precision(state=8)).layers[0].state_step.shape
-    (32, 8, 2)
+    (4, 3, 2)
     """
     _check(precision, method, percentile, per)
     x = np.asarray(x, dtype=np.float64)
