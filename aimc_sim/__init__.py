@@ -50,9 +50,9 @@ _HOMES = {
         "load_chip", "presets",
     ),
 }
-_MODULES = ("costs", "wires")  # whose functions go by the module's name: aimc.costs.constants
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
-_MODULES = ("sweep",)  # reached as attributes of the package
+# whose functions go by the module's name: aimc.costs.constants
+_MODULES = ("costs", "sweep", "wires")
 
 __all__ = [
     "AdcSpec",

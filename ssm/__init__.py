@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ssm.inference import ProgrammedModel, Run, StreamState, set_threads
     from ssm.model import Layer, Model
     from ssm.quantize import Precision, quantize
+    from ssm.schemes import Scheme
     from ssm.storage import load_chip
     from ssm.tasks import Task, load_task
     from ssm.train import start_models, train
@@ -34,6 +35,7 @@ _HOME_OF = {
     "set_threads": "inference",
     "Layer": "model", "Model": "model",
     "Precision": "quantize", "quantize": "quantize",
+    "Scheme": "schemes",
     "load_chip": "storage",
     "Task": "tasks", "load_task": "tasks",
     "start_models": "train", "train": "train",
@@ -47,6 +49,7 @@ __all__ = [
     "Precision",
     "ProgrammedModel",
     "Run",
+    "Scheme",
     "StreamState",
     "Task",
     "deploy",

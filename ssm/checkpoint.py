@@ -26,6 +26,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from aimc_sim.errors import AimcError, InputError, UsageError
 from ssm import layouts
+from ssm.gridfiles import pack, unpack
 from ssm.model import (
     LAYER_ARRAYS,
     LAYER_STEPS,
@@ -37,6 +38,7 @@ from ssm.model import (
 )
 
 SCHEMA = "aimc-sim.model/1"
+WITH_GRIDS = "aimc-sim.model/2"  # a file that holds integers and scales of weights
 _FACTS = ("norm", "norm_kind", "norm_epsilon", "disc", "pool", "activation", "gate", "task",
           "precision", "name")
 _PLAIN = "aimc-sim.safetensors"  # the same tensors again, inside our .pt files
@@ -137,12 +139,18 @@ def to_bytes(model: Model, suffix: str = ".safetensors") -> bytes:
     for index, layer in enumerate(model.layers):
         names = LAYER_ARRAYS | LAYER_STEPS
         arrays |= {f"layers.{index}.{name}": getattr(layer, name) for name in names}
-    arrays = {key: array for key, array in arrays.items() if array is not None}
+    grids = dict(model.grids)
+    for index, layer in enumerate(model.layers):
+        grids |= {f"layers.{index}.{name}": grid for name, grid in layer.grids.items()}
+    arrays = {key: array for key, array in arrays.items() if array is not None and key not in grids}
     real = {key: np.stack([array.real, array.imag], -1) if np.iscomplexobj(array) else array
             for key, array in arrays.items()}
     facts = {name: getattr(model, name) for name in _FACTS}
     facts["precision"] = None if model.precision is None else dict(model.precision)
     metadata = {"schema": SCHEMA, "facts": json.dumps(facts, sort_keys=True)}
+    if grids:
+        integers, forms = pack(grids)
+        real, metadata = real | integers, metadata | {"schema": WITH_GRIDS, "grids": forms}
     plain = None
     try:
         from safetensors.numpy import save as serialise
@@ -387,25 +395,29 @@ def _own_model(tensors: Tensors, metadata: Mapping[str, Any], asked: str) -> Mod
     name, _, version = str(metadata["schema"]).partition("/")
     if name != SCHEMA.split("/")[0] or not version.isdigit():
         raise InputError(asked, f"its schema is '{metadata['schema']}'", f"give {SCHEMA}")
-    if int(version) > int(SCHEMA.split("/")[1]):
-        raise InputError(asked, f"its schema {metadata['schema']} is newer than {SCHEMA}",
+    if int(version) > int(WITH_GRIDS.split("/")[1]):
+        raise InputError(asked, f"its schema {metadata['schema']} is newer than {WITH_GRIDS}",
                          "install a newer aimc-sim")
+    grids, tensors = unpack(tensors, metadata.get("grids"), asked)
     try:
         facts = json.loads(metadata["facts"])
         fields: dict[str, Any] = {fact: facts[fact] for fact in _FACTS}
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(asked, f"its facts are damaged: {error}", "save it again") from error
-    n_layers = len({key.split(".")[1] for key in tensors if key.startswith("layers.")})
+    n_layers = len({key.split(".")[1] for key in (*tensors, *grids) if key.startswith("layers.")})
     wanted = [*MODEL_ARRAYS, *(f"layers.{index}.{array}" for index in range(n_layers)
                                for array in LAYER_ARRAYS)]
     optional = [*MODEL_STEPS, *(f"layers.{index}.{array}" for index in range(n_layers)
                                 for array in LAYER_STEPS)]
-    wrong = sorted({*wanted} - {*tensors} | {*tensors} - {*wanted, *optional})
+    there = {*tensors, *grids}
+    wrong = sorted({*wanted} - there | there - {*wanted, *optional})
     if wrong:
         raise InputError(asked, f"keys that are missing or unknown: {', '.join(wrong[:6])}",
                          "save the model again with this version")
 
     def array(key: str) -> NDArray[Any]:
+        if key in grids:
+            return grids[key].values()
         value = tensors[key]
         kinds = LAYER_ARRAYS | LAYER_STEPS | MODEL_ARRAYS
         if kinds[key.rsplit(".", 1)[-1]][0] is np.complex128:
@@ -416,10 +428,13 @@ def _own_model(tensors: Tensors, metadata: Mapping[str, Any], asked: str) -> Mod
         return value
 
     try:
-        fields |= {key: array(key) for key in MODEL_ARRAYS | MODEL_STEPS if key in tensors}
+        fields |= {key: array(key) for key in MODEL_ARRAYS | MODEL_STEPS if key in there}
+        fields["grids"] = {key: grid for key, grid in grids.items() if key in MODEL_ARRAYS}
         fields["layers"] = tuple(
-            Layer(**{name: array(key) for name in LAYER_ARRAYS | LAYER_STEPS
-                     if (key := f"layers.{index}.{name}") in tensors})
+            Layer(grids={name: grids[key] for name in LAYER_ARRAYS
+                         if (key := f"layers.{index}.{name}") in grids},
+                  **{name: array(key) for name in LAYER_ARRAYS | LAYER_STEPS
+                     if (key := f"layers.{index}.{name}") in there})
             for index in range(n_layers)
         )
         return Model(**fields)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from aimc_sim.errors import InputError, UsageError, nearest
+from ssm.grids import Grid, fitting
 
 Real = NDArray[np.float64]
 Complex = NDArray[np.complex128]
@@ -128,6 +129,8 @@ class Layer:
     state_step : (H, M, 2) or None, learned steps of the registers of Re x and Im x, the input
         weight being 1 (dB folded into C).
     act_step : (2,) or None, learned steps of the input of D and of the input of mixing.
+    grids : integers and scales of arrays that were rounded, by name; those whose values are not
+        the array any more are dropped.
 
     Raises
     ------
@@ -145,11 +148,13 @@ class Layer:
     norm_shift: Real
     state_step: Real | None = None
     act_step: Real | None = None
+    grids: Mapping[str, Grid] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         sizes: dict[str, int] = {}
         _store_arrays(self, LAYER_ARRAYS, sizes, "a layer")
         _store_steps(self, LAYER_STEPS, sizes, "a layer")
+        object.__setattr__(self, "grids", fitting(self.grids, self))
         if not np.isin(self.mode_weight, (1.0, 2.0)).all():
             raise InputError(
                 "build a layer", "its mode_weight has values other than 1 and 2",
@@ -207,6 +212,7 @@ class Model:
     task : name of the data that it was trained on, where known.
     precision : bits per quantity, where quantised.
     act_step : (2,) or None, learned steps of the model's input and of the decoder's.
+    grids : integers and scales of encoder and decoder where they were rounded, by name.
     name, sha256 : file of origin and its hash, "" where there is none.
 
     Raises
@@ -232,6 +238,7 @@ class Model:
     act_step: Real | None = None
     name: str = ""
     sha256: str = ""
+    grids: Mapping[str, Grid] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for fact in CHOICES:
@@ -242,6 +249,7 @@ class Model:
         object.__setattr__(self, "layers", tuple(self.layers))
         _store_arrays(self, MODEL_ARRAYS, {}, "a model")
         _store_steps(self, MODEL_STEPS, {}, "a model")
+        object.__setattr__(self, "grids", fitting(self.grids, self))
         if not self.layers:
             raise InputError("build a model", "it has no layers", "give at least one layer")
         wanted = (self.n_heads, self.n_heads * (2 if self.gate == "glu" else 1))
@@ -305,12 +313,12 @@ class Model:
         ------
         UsageError : a field that a Model does not have.
         """
-        fields = [field.name for field in dataclasses.fields(self)]
-        for field in changes:
-            if field not in fields:
-                near = nearest(field, fields)
+        fields = [one.name for one in dataclasses.fields(self)]
+        for change in changes:
+            if change not in fields:
+                near = nearest(change, fields)
                 raise UsageError(
-                    f"replace {field} of a model",
+                    f"replace {change} of a model",
                     "it has no such field" + (f"; did you mean {near}?" if near else ""),
                     f"choose from: {', '.join(fields)}",
                 )

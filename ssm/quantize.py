@@ -1,7 +1,8 @@
 """Quantisation after training: a model whose weights lie on grids, and the bits that it asks for.
 
-Symmetric uniform grids with one scale per column (matrices) or head (B, C); A on a log-polar
-grid per head, whose poles cannot leave the unit circle.
+`Precision` says how many bits, `ssm.schemes.Scheme` how: unless told otherwise symmetric uniform
+grids with one scale per column (matrices) or head (B, C), and A on a log-polar grid per head.
+No grid of A has a code outside the unit circle.
 """
 
 from __future__ import annotations
@@ -12,7 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from aimc_sim.errors import UsageError, nearest
+from ssm.grids import Grid, round_complex, round_poles, round_weights
 from ssm.model import Layer, Model
+from ssm.poles import BOUNDED
+from ssm.schemes import WEIGHTS, Scheme
 
 _LEAST, _MOST = 2, 16
 
@@ -21,9 +25,10 @@ _LEAST, _MOST = 2, 16
 class Precision:
     """Bits of every quantity; None leaves it as it is.
 
-    a : poles, phase and ln of decay each. b, c : input and output weights of the modes. d : skip.
-    mix, enc, dec : mixing, encoder, decoder. state : register between steps. act : activations,
-    what the DACs see.
+    a : poles, both numbers of each (`Scheme.form_of_a`). b, c : input and output weights of the
+    modes. d : skip. mix, enc, dec : mixing, encoder, decoder. state : register between steps.
+    act : activations, what the DACs see. decay : magnitude or decay of A where it has other bits
+    than the angle, from 1.
     """
 
     a: int | None = None
@@ -35,14 +40,21 @@ class Precision:
     dec: int | None = None
     state: int | None = None
     act: int | None = None
+    decay: int | None = None
 
     def __post_init__(self) -> None:
         for name, bits in self.given().items():
-            if not isinstance(bits, int) or not _LEAST <= bits <= _MOST:
+            least = 1 if name == "decay" else _LEAST
+            if not isinstance(bits, int) or not least <= bits <= _MOST:
                 raise UsageError(
                     f"quantise {name} to {bits} bits", "a symmetric grid of that size has no use",
-                    f"give a whole number from {_LEAST} to {_MOST}",
+                    f"give a whole number from {least} to {_MOST}",
                 )
+        if self.decay is not None and self.a is None:
+            raise UsageError(
+                f"quantise the decay of A to {self.decay} bits", "A itself has none",
+                "give a as well, for example a=6,decay=3",
+            )
 
     def given(self) -> dict[str, int]:
         """Return the quantities that have a bit-width."""
@@ -89,10 +101,30 @@ class Precision:
         return cls(**values)
 
 
-def quantize(model: Model, precision: Precision) -> Model:
+def check_bits(precision: Precision, scheme: Scheme) -> None:
+    """Raise UsageError where a scheme cannot be had at the bits of `precision`."""
+    bits = precision.given()
+    for name in WEIGHTS:
+        if scheme.of(name).method == "ternary" and bits.get(name, 2) != 2:
+            raise UsageError(
+                f"make {name} ternary at {bits[name]} bits", "three levels are 2 bits",
+                f"write {name}=2, or choose another method for {name}",
+            )
+    if precision.decay is not None and scheme.form_of_a not in BOUNDED:
+        raise UsageError(
+            f"quantise the decay of A to {precision.decay} bits",
+            f"the form '{scheme.form_of_a}' has no decay of its own",
+            f"leave decay out, or choose one of {', '.join(BOUNDED)}",
+        )
+
+
+def quantize(model: Model, precision: Precision, scheme: Scheme | None = None) -> Model:
     """Return the model with its weights rounded to `precision`, which it then carries.
 
-    Round to nearest after training, largest magnitude at the end of the grid.
+    Round to nearest after training, on the grids of `scheme`. The model keeps integers and
+    scales (`Layer.grids`, `Model.grids`), and files of it hold those in the place of values.
+
+    Raises UsageError for bits or methods that mean nothing; learned steps are for training.
 
     Examples
     --------
@@ -102,66 +134,62 @@ def quantize(model: Model, precision: Precision) -> Model:
     aimc_sim.errors.UsageError: Quantise a to 1 bits. A symmetric grid of that size has no use. \
 Give a whole number from 2 to 16.
     """
-    layers = tuple(_quantize_layer(layer, precision) for layer in model.layers)
-    # learned steps are of the bits that they were learned for
-    learned = None if precision.act is not None else model.act_step
+    scheme = scheme or Scheme()
+    check_bits(precision, scheme)
+    learned = [name for name in WEIGHTS if scheme.of(name).method == "lsq"]
+    if learned:
+        raise UsageError(
+            f"round {', '.join(learned)} with method 'lsq'", "its steps are learned in training",
+            "train with it (fine_tune, aimc-sim train --method lsq), or choose another method",
+        )
+    grids = {}
+    for name, bits, array in (("enc", precision.enc, "encoder_weight"),
+                              ("dec", precision.dec, "decoder_weight")):
+        if bits is not None:
+            grids[array] = _round_matrix(getattr(model, array), bits, scheme, name)
     carried = {**(model.precision or {}), **precision.given()}
     return model.replace(
-        layers=layers,
-        encoder_weight=round_symmetric(model.encoder_weight, precision.enc, axis=0),
-        decoder_weight=round_symmetric(model.decoder_weight, precision.dec, axis=0),
+        layers=tuple(_quantize_layer(layer, precision, scheme) for layer in model.layers),
+        **{name: grid.values() for name, grid in grids.items()},
+        grids={**model.grids, **grids},
         precision=carried or None,
-        act_step=learned,
+        # learned steps are of the bits that they were learned for
+        act_step=None if precision.act is not None else model.act_step,
     )
 
 
-def _quantize_layer(layer: Layer, precision: Precision) -> Layer:
+def _quantize_layer(layer: Layer, precision: Precision, scheme: Scheme) -> Layer:
+    grids = {}
+    if precision.a is not None:
+        grids["pole"], _ = round_poles(
+            layer.pole, precision.a, scheme.form_of_a, scheme.of("a"), precision.decay
+        )
+    for name, bits, array in (("b", precision.b, "drive"), ("c", precision.c, "readout")):
+        if bits is not None:
+            grids[array] = round_complex(getattr(layer, array), bits, scheme.of(name))
+    if precision.d is not None:
+        grids["skip"] = round_weights(layer.skip, precision.d, scheme.of("d"), axis=0)
+    if precision.mix is not None:
+        grids["mix_weight"] = _round_matrix(layer.mix_weight, precision.mix, scheme, "mix")
     return dataclasses.replace(
         layer,
-        pole=round_poles(layer.pole, precision.a),
-        drive=_round_complex(layer.drive, precision.b),
-        readout=_round_complex(layer.readout, precision.c),
-        skip=round_symmetric(layer.skip, precision.d, axis=0),
-        mix_weight=round_symmetric(layer.mix_weight, precision.mix, axis=0),
+        **{name: grid.values() for name, grid in grids.items()},
+        grids={**layer.grids, **grids},
         state_step=None if precision.state is not None else layer.state_step,
         act_step=None if precision.act is not None else layer.act_step,
     )
 
 
-def round_symmetric(w: np.ndarray, bits: int | None, axis: int) -> np.ndarray:
-    """Return w rounded to 2^bits - 1 levels, the largest magnitude along `axis` at the end."""
-    if bits is None:
-        return w
-    limit = 2 ** (bits - 1) - 1
-    step = np.abs(w).max(axis=axis, keepdims=True) / limit
-    step = np.where(step > 0, step, 1.0)
-    return np.asarray(np.rint(w / step) * step)
+def _round_matrix(w: np.ndarray, bits: int, scheme: Scheme, name: str) -> Grid:
+    choice = scheme.of(name)
+    return round_weights(w, bits, choice, axis=(0, 1) if choice.per == "tensor" else 0)
 
 
-def _round_complex(w: np.ndarray, bits: int | None) -> np.ndarray:
-    if bits is None:
-        return w
-    parts = round_symmetric(np.concatenate([w.real, w.imag], axis=1), bits, axis=1)
-    half = w.shape[1]
-    return np.asarray(parts[:, :half] + 1j * parts[:, half:])
-
-
-def round_poles(pole: np.ndarray, bits: int | None) -> np.ndarray:
-    """Return poles (H, M) on a log-polar grid: per head 2^bits levels of phase and of ln ln 1/|a|.
-
-    The magnitude stays below 1 for every code. Poles at zero keep their magnitude.
-    """
-    if bits is None:
-        return pole
-    tiny = np.finfo(float).tiny
-    rate = -np.log(np.clip(np.abs(pole), tiny, 1 - 1e-15))
-    rate = np.exp(_round_range(np.log(rate), bits))
-    phase = _round_range(np.angle(pole), bits)
-    return np.where(np.abs(pole) > tiny, np.exp(-rate + 1j * phase), 0.0)
-
-
-def _round_range(x: np.ndarray, bits: int) -> np.ndarray:
-    """Return x (H, M) on 2^bits levels between each head's smallest and largest value."""
-    low, high = x.min(axis=1, keepdims=True), x.max(axis=1, keepdims=True)
-    step = np.where(high > low, (high - low) / (2**bits - 1), 1.0)
-    return np.asarray(low + np.rint((x - low) / step) * step)
+def outside(model: Model, precision: Precision, scheme: Scheme) -> int:
+    """Return how many modes A's nearest codes would put on or outside the unit circle."""
+    if precision.a is None:
+        return 0
+    return sum(
+        round_poles(layer.pole, precision.a, scheme.form_of_a, scheme.of("a"), precision.decay)[1]
+        for layer in model.layers
+    )

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+
+from ssm.grids import TERNARY_THRESHOLD, Grid, as_codes, round_bounded, round_poles
+from ssm.schemes import Choice
 
 _LEAST_SHARE = 2.0**-12  # of the largest range: a signal that never moved needs some range
 
@@ -24,12 +28,99 @@ def fake_quantize(x: Tensor, step: Tensor, bits: int) -> Tensor:
     return (code + (torch.round(code) - code).detach()) * step
 
 
-def quantize_weights(w: Tensor, bits: int | None, dim: int | tuple[int, ...]) -> Tensor:
-    """Return w on a symmetric grid whose end is the largest magnitude along `dim`."""
+def find_codes(
+    w: Tensor, bits: int, dim: int | tuple[int, ...], choice: Choice, step: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return codes, scale and zero of weights: those of `ssm.grids.round_weights`.
+
+    dim : axes that share a range. step : a learned one, for the method "lsq".
+    """
+    dims = (dim,) if isinstance(dim, int) else dim
+    size = w.abs()
+    if choice.method == "ternary":
+        codes = torch.sign(w) * (size > TERNARY_THRESHOLD * size.mean(dims, keepdim=True))
+        beyond = codes.abs().sum(dims, keepdim=True).clamp(min=1.0)
+        scale = _positive((size * codes.abs()).sum(dims, keepdim=True) / beyond)
+        return codes, scale, torch.zeros_like(scale)
+    if choice.sides == "asymmetric":
+        share = choice.percentile / 100 if choice.method == "percentile" else 1.0
+        low = _quantile(w, 1 - share, dims).clamp(max=0.0)
+        high = _quantile(w, share, dims).clamp(min=0.0)
+        last = 2**bits - 1
+        scale = _positive((high - low) / last)
+        zero = torch.clamp(torch.round(-low / scale), 0, last)
+        return torch.clamp(torch.round(w / scale) + zero, 0, last), scale, zero
+    limit = largest_code(bits)
+    if step is None and choice.per == "mode":
+        most = size.amax(dims, keepdim=True)
+        step = _positive(torch.exp2(torch.ceil(torch.log2(most))) / (limit + 1))
+    elif step is None:
+        share = choice.percentile / 100 if choice.method == "percentile" else 1.0
+        step = _positive(_quantile(size, share, dims) / limit)
+    return torch.clamp(torch.round(w / step), -limit, limit), step, torch.zeros_like(step)
+
+
+def quantize_weights(
+    w: Tensor, bits: int | None, dim: int | tuple[int, ...], choice: Choice | None = None,
+    step: Tensor | None = None,
+) -> Tensor:
+    """Return w on its grid, by default a symmetric one with the largest magnitude at its end.
+
+    The gradient passes the rounding as if it were not there, and stops where a range from a
+    percentile or a learned step clips; ternary weights pass all of it.
+    """
+    choice = choice or Choice()
     if bits is None:
         return w
-    step = w.detach().abs().amax(dim=dim, keepdim=True) / largest_code(bits)
-    return fake_quantize(w, torch.where(step > 0, step, torch.ones_like(step)), bits)
+    if step is not None:
+        return fake_quantize(w, step, bits)
+    with torch.no_grad():
+        codes, scale, zero = find_codes(w, bits, dim, choice)
+        on_grid = (codes - zero) * scale
+    if choice.method == "ternary":
+        return w + (on_grid - w).detach()
+    if choice.method == "min-max" and choice.sides == "symmetric" and choice.per != "mode":
+        return fake_quantize(w, scale, bits)
+    clipped = (on_grid - w).abs() > 0.5001 * scale
+    return torch.where(clipped, on_grid, w + (on_grid - w).detach())
+
+
+def weight_grid(
+    w: Tensor, bits: int, dim: int | tuple[int, ...], choice: Choice, step: Tensor | None,
+    run: int, form: str = "real",
+) -> Grid:
+    """Return the integers and scales of one run (first axis) of weights."""
+    with torch.no_grad():
+        parts = find_codes(w, bits, dim, choice, step)
+    codes, scale, zero = (
+        part.expand(len(w), *part.shape[1:])[run].cpu().double().numpy() for part in parts
+    )
+    return Grid(as_codes(codes), scale, zero, form)
+
+
+def round_poles_through(
+    rate: Tensor, phase: Tensor, bits: int, decay_bits: int | None, form: str, choice: Choice
+) -> tuple[Tensor, Tensor, list[Grid]]:
+    """Return ln 1/|dA| and angle of poles (runs, H, M) on their grids, and the grids.
+
+    Found in float64 on the CPU by what rounds after training; gradients of ln rate and angle
+    pass as if there were no rounding.
+    """
+    with torch.no_grad():
+        sizes, angles = (x.detach().cpu().double().numpy() for x in (rate, phase))
+        grids = [
+            _pole_grid(size, angle, bits, decay_bits, form, choice)
+            for size, angle in zip(sizes, angles, strict=True)
+        ]
+        on_grid = np.stack([grid.values() for grid in grids])
+        slow = -np.log(np.maximum(np.abs(on_grid), 1e-30))
+        # the angle nearest to the unrounded one: it may lie beyond +-pi
+        turned = angles + np.angle(on_grid * np.exp(-1j * angles))
+        turned = np.where(on_grid == 0, angles, turned)
+        slow, turned = (torch.as_tensor(x).to(rate) for x in (slow, turned))
+    log_rate = torch.log(rate)
+    kept = torch.exp(log_rate + (torch.log(slow) - log_rate).detach())
+    return kept, phase + (turned - phase).detach(), grids
 
 
 def round_range(x: Tensor, bits: int | None) -> Tensor:
@@ -67,3 +158,32 @@ class Step(nn.Module):
     def quantize(self, x: Tensor) -> Tensor:
         """Return x on the grid as it is."""
         return fake_quantize(x, self(), self.bits)
+
+
+def _pole_grid(
+    rate: np.ndarray, phase: np.ndarray, bits: int, decay_bits: int | None, form: str,
+    choice: Choice,
+) -> Grid:
+    """Return the grid of poles (H, M) given by ln 1/|dA| and angle."""
+    if form in ("polar", "log-polar"):
+        second = np.log(rate) if form == "log-polar" else np.exp(-rate)
+        return round_bounded(
+            np.stack([phase, second], axis=-1), None, bits, form, choice, decay_bits
+        )
+    return round_poles(np.exp(-rate + 1j * phase), bits, form, choice, decay_bits)[0]
+
+
+def _quantile(x: Tensor, share: float, dims: tuple[int, ...]) -> Tensor:
+    """Return the quantile over some axes, which stay with length 1."""
+    if share in (0.0, 1.0):
+        return x.amax(dims, keepdim=True) if share else x.amin(dims, keepdim=True)
+    dims = tuple(sorted(d % x.dim() for d in dims))
+    kept = [d for d in range(x.dim()) if d not in dims]
+    flat = x.permute(*kept, *dims).flatten(len(kept))
+    return torch.quantile(flat, share, dim=-1).reshape(
+        [1 if d in dims else x.shape[d] for d in range(x.dim())]
+    )
+
+
+def _positive(scale: Tensor) -> Tensor:
+    return torch.where(scale > 0, scale, torch.ones_like(scale))

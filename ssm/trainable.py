@@ -19,10 +19,19 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ssm.disturbance import Disturbance, power_of_two_above
+from ssm.grids import Grid
 from ssm.model import Layer, Model
 from ssm.quantize import Precision
 from ssm.recurrence import recur
-from ssm.rounding import Step, largest_code, quantize_weights, round_range
+from ssm.rounding import (
+    Step,
+    largest_code,
+    quantize_weights,
+    round_poles_through,
+    round_range,
+    weight_grid,
+)
+from ssm.schemes import Scheme
 
 _FASTEST_DECAY = 1e-30  # |dA| of a pole at zero: its ln is to be finite
 _WIDEST_E, _WIDEST_D = 1.9, 0.999  # e1 e2 < 4 and d < 1 keep the leapfrog form stable
@@ -39,10 +48,10 @@ class TrainableLayer(nn.Module):
 
     def __init__(
         self, layers: Sequence[Layer], precision: Precision, disturbance: Disturbance | None,
-        form: str, decay: str,
+        form: str, decay: str, scheme: Scheme,
     ) -> None:
         super().__init__()
-        self.start, self.precision = tuple(layers), precision
+        self.start, self.precision, self.scheme = tuple(layers), precision, scheme
         self.disturbance, self.leapfrog, self.digital_decay = (
             disturbance, form == "leapfrog", decay == "digital",
         )
@@ -68,6 +77,10 @@ class TrainableLayer(nn.Module):
         self.state_step = _step((*pole.shape, 2), precision.state)
         self.skip_step = _step((runs, 1), precision.act)
         self.mix_step = _step((runs, 1), precision.act)
+        # learned steps of weights, for the method "lsq"
+        self.weight_steps = nn.ModuleDict()
+        for name in ("c", "d", "mix"):
+            _learn_step(self.weight_steps, name, *self._weight(name), precision, scheme)
 
     def kernel_parameters(self) -> list[nn.Parameter]:
         """Return the parameters of A, which want a slower learning rate."""
@@ -77,23 +90,54 @@ class TrainableLayer(nn.Module):
         """Return decay ln 1/|dA| and phase of dA, (runs, H, M), on their grids."""
         log_rate = torch.log(self.rate_start) + self.log_rate
         phase = 2 * self.rate_start * self.frequency
-        bits = self.precision.a
-        return torch.exp(round_range(log_rate, bits)), round_range(phase, bits)
+        bits, form = self.precision.a, self.scheme.form_of_a
+        choice = self.scheme.of("a")
+        if bits is None or (form == "log-polar" and choice.per == "channel"):
+            decay_bits = self.precision.decay or bits
+            return torch.exp(round_range(log_rate, decay_bits)), round_range(phase, bits)
+        return round_poles_through(
+            torch.exp(log_rate), phase, bits, self.precision.decay, form, choice
+        )[:2]
+
+    def _weight(self, name: str) -> tuple[Tensor, tuple[int, ...]]:
+        """Return c, d or mix before rounding, and the axes that share a range."""
+        per = self.scheme.of(name).per
+        if name == "c":
+            a, b = self.readout.unbind(-1)
+            c, d = self.gain.unbind(-1)
+            gain = torch.stack([a * c - b * d, a * d + b * c], dim=-1)
+            return gain, {"tensor": (-3, -2, -1), "channel": (-1, -2), "mode": (-1,)}[per]
+        if name == "d":
+            return self.skip, (-1,)
+        return self.mix_weight, (1, 2) if per == "tensor" else (1,)
+
+    def _rounded(self, name: str) -> Tensor:
+        """Return c, d or mix on its grid."""
+        w, dims = self._weight(name)
+        return quantize_weights(
+            w, getattr(self.precision, name), dims, self.scheme.of(name),
+            _learned(self.weight_steps, name),
+        )
+
+    def _grid(self, name: str, run: int) -> Grid:
+        """Return the integers of c, d or mix of one run."""
+        w, dims = self._weight(name)
+        return weight_grid(
+            w, getattr(self.precision, name), dims, self.scheme.of(name),
+            _learned(self.weight_steps, name), run, "cartesian" if name == "c" else "real",
+        )
 
     def gains(self) -> Tensor:
         """Return the folded readout G = mode_weight dB C, (runs, H, M, 2), on its grid."""
-        a, b = self.readout.unbind(-1)
-        c, d = self.gain.unbind(-1)
-        gain = torch.stack([a * c - b * d, a * d + b * c], dim=-1)
-        return quantize_weights(gain, self.precision.c, dim=(-1, -2))
+        return self._rounded("c")
 
     def skips(self) -> Tensor:
         """Return D, (runs, H), on its grid."""
-        return quantize_weights(self.skip, self.precision.d, dim=-1)
+        return self._rounded("d")
 
     def mixing(self) -> Tensor:
         """Return the mixing weights, (runs, H, K), on their grid."""
-        return quantize_weights(self.mix_weight, self.precision.mix, dim=1)
+        return self._rounded("mix")
 
     def system(self, noisy: bool) -> tuple[Tensor, Tensor, Tensor]:
         """Return step matrices (runs, H, M, 2, 2), readout (runs, H, M, 2) and skip (runs, H)."""
@@ -192,25 +236,48 @@ class TrainableLayer(nn.Module):
         """Return the layer of one run with its weights on their grids and its learned steps."""
         rate, phase = (_array(part[run]) for part in self.poles())
         start = self.start[run]
-        drive, readout = start.drive, _complex(self.readout[run])
+        grids: dict[str, Grid] = {}
+        drive = start.drive
+        if self.precision.a is not None:
+            grids["pole"] = self._pole_grid(run)
         if self.precision.c is not None:
+            # what is rounded is the folded gain: dB becomes 1, the weight of modes 1
+            folded = self._grid("c", run)
             drive = np.ones_like(start.drive)
-            readout = _complex(self.gains()[run]) / start.mode_weight
+            scale = folded.scale / _one_or_all(start.mode_weight)
+            grids["readout"] = replace(folded, scale=scale)
+        if self.precision.d is not None:
+            grids["skip"] = self._grid("d", run)
+        if self.precision.mix is not None:
+            grids["mix_weight"] = self._grid("mix", run)
+        arrays = {
+            "pole": np.exp(-rate + 1j * phase), "readout": _complex(self.readout[run]),
+            "skip": _array(self.skip[run]), "mix_weight": _array(self.mix_weight[run]),
+        } | {name: grid.values() for name, grid in grids.items()}
         steps = [self.skip_step, self.mix_step]
         act = [float(step()[run]) for step in steps if step is not None]
         return replace(
             start,
-            pole=np.exp(-rate + 1j * phase),
+            **arrays,
             drive=drive,
-            readout=readout,
-            skip=_array(self.skips()[run]),
-            mix_weight=_array(self.mixing()[run]),
             mix_bias=_array(self.mix_bias[run]),
             norm_scale=_array(self.norm_scale[run]),
             norm_shift=_array(self.norm_shift[run]),
             state_step=None if self.state_step is None else _array(self.state_step()[run]),
             act_step=np.array(act) if act else None,
+            grids=grids,
         )
+
+    def _pole_grid(self, run: int) -> Grid:
+        """Return the integers of A of one run."""
+        bits = self.precision.a
+        assert bits is not None
+        rate = torch.exp(torch.log(self.rate_start) + self.log_rate)[run : run + 1]
+        phase = (2 * self.rate_start * self.frequency)[run : run + 1]
+        *_, (grid,) = round_poles_through(
+            rate, phase, bits, self.precision.decay, self.scheme.form_of_a, self.scheme.of("a")
+        )
+        return grid
 
 
 class Trainable(nn.Module):
@@ -220,15 +287,17 @@ class Trainable(nn.Module):
     ----------
     models : one a run. precision : bits of every quantity. disturbance : errors of the cells of
     each run's chip, drawn anew in every pass while training. form : of A, "digital" or
-    "leapfrog". decay : leapfrog: "tile" or "digital".
+    "leapfrog". decay : leapfrog: "tile" or "digital". scheme : how weights are rounded.
     """
 
     def __init__(
         self, models: Sequence[Model], precision: Precision | None = None,
         disturbance: Disturbance | None = None, form: str = "digital", decay: str = "tile",
+        scheme: Scheme | None = None,
     ) -> None:
         super().__init__()
         self.start, self.precision = tuple(models), precision or Precision()
+        self.scheme = scheme or Scheme()
         self.disturbance = disturbance
         first = models[0]
         self.norm, self.pool, self.layer_norm = first.norm, first.pool, first.norm_kind == "layer"
@@ -240,7 +309,8 @@ class Trainable(nn.Module):
         self.decoder_bias = nn.Parameter(_tensor(stack("decoder_bias")))
         self.layers = [
             TrainableLayer(
-                [model.layers[k] for model in models], self.precision, disturbance, form, decay
+                [model.layers[k] for model in models], self.precision, disturbance, form, decay,
+                self.scheme,
             )
             for k in range(first.n_layers)
         ]
@@ -248,6 +318,9 @@ class Trainable(nn.Module):
             self.add_module(f"layer_{k}", layer)
         self.input_step = _step((len(models), 1), self.precision.act)
         self.decode_step = _step((len(models), 1), self.precision.act)
+        self.weight_steps = nn.ModuleDict()
+        for name in ("enc", "dec"):
+            _learn_step(self.weight_steps, name, *self._weight(name), self.precision, self.scheme)
 
     def set_precision(self, precision: Precision) -> None:
         """Change the bits of what is rounded; ranges stay."""
@@ -258,6 +331,11 @@ class Trainable(nn.Module):
                 layer.state_step.bits = precision.state
         for step in self._act_steps():
             step.bits = precision.act or step.bits
+        parts: list[Trainable | TrainableLayer] = [self, *self.layers]
+        for part in parts:
+            for name, learned in part.weight_steps.items():
+                assert isinstance(learned, Step)
+                learned.bits = getattr(precision, name) or learned.bits
 
     def kernel_parameters(self) -> list[nn.Parameter]:
         """Return the parameters of A of all layers."""
@@ -326,9 +404,18 @@ class Trainable(nn.Module):
         return h.mean(dim=1) if self.pool == "mean" else h[:, -1]
 
     def _dense(self, name: str) -> Tensor:
-        bits = self.precision.enc if name == "encoder" else self.precision.dec
-        weight = quantize_weights(getattr(self, f"{name}_weight"), bits, dim=1)
+        short = name[:3]
+        w, dims = self._weight(short)
+        weight = quantize_weights(
+            w, getattr(self.precision, short), dims, self.scheme.of(short),
+            _learned(self.weight_steps, short),
+        )
         return _disturbed(weight, self.disturbance, self.training)
+
+    def _weight(self, name: str) -> tuple[Tensor, tuple[int, ...]]:
+        """Return enc or dec before rounding, and the axes that share a range."""
+        w = self.encoder_weight if name == "enc" else self.decoder_weight
+        return w, (1, 2) if self.scheme.of(name).per == "tensor" else (1,)
 
     def _normalise(self, layer: TrainableLayer, h: Tensor) -> Tensor:
         if self.layer_norm:
@@ -348,12 +435,22 @@ class Trainable(nn.Module):
             p = self.precision
             act = [float(s()[run]) for s in (self.input_step, self.decode_step) if s is not None]
             carried = {**(start.precision or {}), **p.given()}
+            arrays = {"encoder_weight": self.encoder_weight, "decoder_weight": self.decoder_weight}
+            grids = {}
+            for name, array in (("enc", "encoder_weight"), ("dec", "decoder_weight")):
+                bits = getattr(p, name)
+                if bits is not None:
+                    w, dims = self._weight(name)
+                    grids[array] = weight_grid(
+                        w, bits, dims, self.scheme.of(name), _learned(self.weight_steps, name), run
+                    )
+            weights = {name: _array(w[run]) for name, w in arrays.items()}
             result.append(
                 start.replace(
-                    encoder_weight=_array(quantize_weights(self.encoder_weight, p.enc, dim=1)[run]),
+                    **weights | {name: grid.values() for name, grid in grids.items()},
+                    grids=grids,
                     encoder_bias=_array(self.encoder_bias[run]),
                     layers=tuple(layer.to_layer(run) for layer in self.layers),
-                    decoder_weight=_array(quantize_weights(self.decoder_weight, p.dec, dim=1)[run]),
                     decoder_bias=_array(self.decoder_bias[run]),
                     precision=carried or None,
                     act_step=np.array(act) if act else None,
@@ -379,6 +476,31 @@ def _disturbed(weight: Tensor, disturbance: Disturbance | None, noisy: bool) -> 
 
 def _step(shape: tuple[int, ...], bits: int | None) -> Step | None:
     return None if bits is None else Step(shape, bits)
+
+
+def _learn_step(
+    steps: nn.ModuleDict, name: str, w: Tensor, dims: tuple[int, ...], precision: Precision,
+    scheme: Scheme,
+) -> None:
+    """Add the learned step of a weight where the scheme asks for one, at 2 mean |w|/sqrt(L)."""
+    bits, choice = getattr(precision, name), scheme.of(name)
+    if bits is None or choice.method != "lsq":
+        return
+    size = w.detach().abs().mean(dims, keepdim=True)
+    step = Step(tuple(size.shape), bits)
+    step.set_range(2 * size * largest_code(bits) ** 0.5)
+    steps[name] = step
+
+
+def _learned(steps: nn.ModuleDict, name: str) -> Tensor | None:
+    """Return the learned step of a weight, or None."""
+    return steps[name]() if name in steps else None
+
+
+def _one_or_all(mode_weight: np.ndarray) -> np.ndarray:
+    """Return the weight of modes (H, M, 1), or one number where all are equal."""
+    first = mode_weight.flat[0]
+    return np.asarray(first) if (mode_weight == first).all() else mode_weight[..., None]
 
 
 def _matrix(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:

@@ -22,8 +22,9 @@ from aimc_sim.errors import UsageError
 from aimc_sim.specs import ChipSpec
 from ssm.disturbance import Disturbance
 from ssm.model import LAYER_ARRAYS, MODEL_ARRAYS, Model
-from ssm.quantize import Precision
+from ssm.quantize import Precision, check_bits
 from ssm.resume import read_state, write_state
+from ssm.schemes import Scheme
 from ssm.tasks import Task
 from ssm.train import (
     DivergedError,
@@ -74,6 +75,7 @@ def fine_tune(
     task: str | Task | tuple[np.ndarray, np.ndarray],
     *,
     precision: Precision | None = None,
+    scheme: Scheme | None = None,
     chip: ChipSpec | Sequence[ChipSpec] | None = None,
     at_s: float = 86_400.0,
     form: str | None = None,
@@ -108,6 +110,7 @@ def fine_tune(
         replaced.
     task : name, `Task` or (x, y) as in `ssm.train`. Its test part is never looked at.
     precision : bits; b is no quantity of its own here, dB being folded into C.
+    scheme : how weights are rounded: the form in which A is, ternary weights, learned steps.
     chip : whose cells disturb the weights, or one for every model. at_s : time since
         programming at which they are read.
     form : of A, "leapfrog" (the default with a chip: A on cells too) or "digital". decay :
@@ -126,7 +129,8 @@ def fine_tune(
     """
     many: list[Model] = [models] if isinstance(models, Model) else list(models)
     name, x, y, n_classes = training_data(task)
-    precision = precision or Precision()
+    precision, scheme = precision or Precision(), scheme or Scheme()
+    check_bits(precision, scheme)
     kernel_lr = lr / 4.0 if kernel_lr is None else kernel_lr
     check_settings(epochs, batch_size, lr, kernel_lr, weight_decay, 0.0)
     form = form or ("leapfrog" if chip is not None else "digital")
@@ -137,10 +141,11 @@ def fine_tune(
     settings = (
         precision, at_s, form, decay, epochs, lr, kernel_lr, weight_decay, batch_size, clip,
         ramp, seed, [spec.model_dump_json() for spec in chips],
+        *([] if scheme == Scheme() else [scheme]),
     )
     with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
         disturbance = Disturbance(chips, at_s) if chips else None
-        module = Trainable(start, precision, disturbance, form, decay).to(place)
+        module = Trainable(start, precision, disturbance, form, decay, scheme).to(place)
         loop = _Loop(
             module, _tensors(x, y, place), None if validate is None else _tensors(*validate, place),
             epochs=epochs, batch_size=batch_size, clip=clip, ramp=ramp, seed=seed,

@@ -197,6 +197,21 @@ def test_forms_are_compared_by_the_error_of_their_cells(capsys, monkeypatch):
         assert outside["leapfrog"] == 0 < outside["delta"] < outside["direct"]
 
 
+@pytest.mark.compiled
+def test_bits_of_a_are_counted_for_every_form(capsys, monkeypatch):
+    model = ["--model", str(EXAMPLES / "models" / "s4d-digits.pt")]
+    run_example("10_bits_of_a.py", "a", "grid", "state", "--quick", *model, monkeypatch=monkeypatch)
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if line]
+    from ssm.poles import FORMS_OF_A
+
+    found = {row[0]: row for row in rows if row[0] in FORMS_OF_A}
+    assert set(found) == set(FORMS_OF_A)
+    # 8 bits of A leave the demo model as it is: at most 2 of 50 sequences change
+    assert all(abs(float(row[1]) - 98) <= 4 for row in found.values())
+    assert rows[-5][0] == "8" and float(rows[-5][-2]) > 90
+    assert rows[-2][0] == "6" and all(float(share) > 80 for share in rows[-2][1:])
+
+
 def test_every_example_has_a_test():
     tested = Path(__file__).read_text("utf-8")
     assert all(path.name in tested for path in EXAMPLES.glob("*.py"))

@@ -67,7 +67,7 @@ PrecisionText = Annotated[
     typer.Option(
         "--precision",
         metavar="a=8,b=4,...",
-        help="Quantise first: bits of a b c d mix enc dec state act.",
+        help="Quantise first: bits of a b c d mix enc dec state act, and decay of A apart.",
     ),
 ]
 Seed = Annotated[int, typer.Option(help="Seed of every random draw.")]

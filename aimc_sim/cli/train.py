@@ -18,6 +18,8 @@ from aimc_sim.cli.options import (
 )
 from aimc_sim.errors import UsageError
 
+_CALIBRATION = 64  # sequences that set the ranges of signals
+
 if TYPE_CHECKING:
     from ssm.model import Model
     from ssm.tasks import Task
@@ -62,6 +64,54 @@ Form = Annotated[
         metavar="leapfrog|digital", help="With --chip: A on cells too (default), or in logic."
     ),
 ]
+FormOfA = Annotated[
+    str,
+    typer.Option(
+        metavar="log-polar|polar|cartesian|delta|leapfrog",
+        help="With --precision: the two numbers of a pole that are rounded.",
+    ),
+]
+Method = Annotated[
+    str,
+    typer.Option(
+        metavar="WORD|c=WORD,...",
+        help="With --precision: min-max, percentile, ternary, or in training lsq (learned "
+        "steps); one for all weights or each for some of b c d mix enc dec.",
+    ),
+]
+Per = Annotated[
+    str,
+    typer.Option(
+        metavar="WORD|c=WORD,...",
+        help="With --precision: what shares a range: tensor, channel, or mode (a power of two).",
+    ),
+]
+Sides = Annotated[
+    str,
+    typer.Option(
+        metavar="WORD|c=WORD,...", help="With --precision: symmetric or asymmetric grids."
+    ),
+]
+Percentile = Annotated[
+    float, typer.Option(help="Of |w| that ends a grid, for --method percentile.")
+]
+Calibrate = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TASK|DATA.npz",
+        help="Keep steps for the bits of state and act, from signals on these data "
+        "(default: ranges are found at run).",
+    ),
+]
+Signals = Annotated[
+    str,
+    typer.Option(
+        metavar="min-max|percentile", help="With --calibrate: what ends the range of a signal."
+    ),
+]
+SignalPercentile = Annotated[
+    float, typer.Option(help="Of a signal's magnitude, for --signals percentile.")
+]
 Checkpoint = Annotated[
     Path | None,
     typer.Option(
@@ -79,6 +129,11 @@ def train(
     chip: ChipName = None,
     at: At = None,
     form: Form = None,
+    form_of_a: FormOfA = "log-polar",
+    method: Method = "min-max",
+    per: Per = "channel",
+    sides: Sides = "symmetric",
+    percentile: Percentile = 99.9,
     heads: Annotated[int | None, typer.Option(help="Heads of a layer (default: 64).")] = None,
     states: Annotated[
         int | None, typer.Option(help="Real states of a head, an even number (default: 64).")
@@ -119,6 +174,14 @@ def train(
         )
     if at is not None and chip is None:
         raise UsageError(f"train with --at {at}", "there is no --chip", "add one, or drop --at")
+    from ssm.schemes import Scheme
+
+    scheme = Scheme(form_of_a, method, per, sides, percentile)
+    if precision is None and scheme != Scheme():
+        raise UsageError(
+            "choose how weights are rounded", "there is no --precision",
+            "say to how many bits, for example --precision a=8,c=4",
+        )
     _check_out(out, from_model, force)
     _check_checkpoint(checkpoint, out, from_model)
     task = _load(data)
@@ -139,6 +202,7 @@ def train(
             )
     else:
         start, lr = from_model, _or(lr, 2e-3)
+        common["scheme"] = scheme
         if not quiet:
             typer.echo("compiling on the first run of this version takes a minute", err=True)
 
@@ -153,9 +217,23 @@ def train(
 
 
 def quantize(
-    model: ModelFile, out: OutModel, precision: PrecisionText = None, force: Replace = False
+    model: ModelFile,
+    out: OutModel,
+    precision: PrecisionText = None,
+    form_of_a: FormOfA = "log-polar",
+    method: Method = "min-max",
+    per: Per = "channel",
+    sides: Sides = "symmetric",
+    percentile: Percentile = 99.9,
+    calibrate: Calibrate = None,
+    signals: Signals = "min-max",
+    signal_percentile: SignalPercentile = 99.999,
+    force: Replace = False,
 ) -> None:
-    """Round the weights of a trained model to fewer bits; activations and states follow at run."""
+    """Round the weights of a trained model to fewer bits; activations and states follow at run.
+
+    The file holds integers and scales of what was rounded.
+    """
     check_front_end()
     if precision is None:
         raise UsageError(
@@ -163,13 +241,42 @@ def quantize(
         )
     _check_out(out, model, force)
     from ssm.checkpoint import load, save
-    from ssm.quantize import Precision
+    from ssm.quantize import Precision, outside
     from ssm.quantize import quantize as round_weights
+    from ssm.schemes import Scheme
 
-    rounded = round_weights(load(model), Precision.parse(precision))
+    wanted, scheme = Precision.parse(precision), Scheme(form_of_a, method, per, sides, percentile)
+    trained = load(model)
+    rounded = round_weights(trained, wanted, scheme)
+    if calibrate is not None:
+        from ssm.observe import set_steps
+
+        rounded = set_steps(
+            rounded, _sequences(calibrate), wanted, method=signals, percentile=signal_percentile
+        )
+    elif signals != "min-max":
+        raise UsageError(
+            f"find ranges of signals by {signals}", "there are no signals",
+            "name the training data with --calibrate",
+        )
     save(rounded.replace(name=out.stem), out)
     bits = ", ".join(f"{name} {n}" for name, n in (rounded.precision or {}).items())
     typer.echo(f"{out}: bits of {bits}")
+    moved = outside(trained, wanted, scheme)
+    if moved:
+        n_modes = sum(layer.pole.size for layer in trained.layers)
+        typer.echo(
+            f"{moved} of {n_modes} modes had their nearest {form_of_a} code outside the unit "
+            "circle and took a stable one beside it"
+        )
+
+
+def _sequences(data: str) -> Any:
+    """Return some training sequences of a task or file."""
+    from ssm.tasks import Task
+
+    loaded = _load(data)
+    return (loaded.x_train if isinstance(loaded, Task) else loaded[0])[:_CALIBRATION]
 
 
 def _train_further(

@@ -134,3 +134,53 @@ def test_rounding_needs_bits(cli, files):
     assert "no --precision was given" in said.stderr
     said = cli("quantize", files / "tiny.pt", "--precision", "a=1", "--out", "m.pt", code=2)
     assert "Give a whole number from 2 to 16".lower() in said.stderr.lower()
+
+
+@pytest.mark.compiled
+def test_forms_and_methods_of_rounding_are_options(cli, files):
+    data = files / "data.npz"
+    cli("train", data, "--out", "float.pt", "--epochs", "1", *TINY)
+    cli("train", data, "--from", "float.pt", "--precision", "a=6,c=2,mix=4", "--form-of-a",
+        "leapfrog", "--method", "c=ternary,mix=lsq", "--out", "tuned.pt", "--epochs", "1",
+        "--device", "cpu")
+    layer = ssm.load("tuned.pt").layers[0]
+    assert layer.grids["pole"].form == "leapfrog"
+    assert set(np.unique(layer.grids["readout"].codes)) <= {-1, 0, 1}
+    said = cli("quantize", "float.pt", "--precision", "a=2,mix=4", "--form-of-a", "delta",
+               "--method", "percentile", "--percentile", "95", "--sides", "mix=asymmetric",
+               "--per", "mix=tensor", "--out", "rounded.pt")
+    # two bits hold the head's fastest mode and 0, a memory without end
+    assert "8 of 8 modes had their nearest delta code outside the unit circle" in said.stdout
+    grid = ssm.load("rounded.pt").layers[0].grids["mix_weight"]
+    assert grid.scale.size == 1 and grid.codes.min() == 0
+    cli("run", "rounded.pt", "--data", data, "--chips", "1", "--at", "0s", "--chip", "ideal",
+        "--quiet")
+
+
+def test_steps_of_states_and_activations_are_kept_from_data(cli, files):
+    common = ["--precision", "a=8,state=6,act=5", "--calibrate", files / "data.npz"]
+    cli("quantize", files / "tiny.pt", *common, "--out", "wide.pt")
+    cli("quantize", files / "tiny.pt", *common, "--signals", "percentile",
+        "--signal-percentile", "90", "--out", "narrow.pt")
+    wide, narrow = ssm.load("wide.pt"), ssm.load("narrow.pt")
+    assert (narrow.layers[0].state_step < wide.layers[0].state_step).all()
+    assert (narrow.act_step <= wide.act_step).all()
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "found"),
+    [
+        ("quantize", ["--precision", "c=4", "--method", "lsq"], "learned in training"),
+        ("quantize", ["--precision", "c=4", "--method", "c=ternary"], "three levels are 2 bits"),
+        ("quantize", ["--precision", "a=4", "--form-of-a", "log"], "there is no such form"),
+        ("quantize", ["--precision", "a=4,decay=17"], "from 1 to 16"),
+        ("quantize", ["--precision", "state=8", "--signals", "percentile"], "no signals"),
+        ("quantize", ["--precision", "a=8", "--calibrate", "data.npz"], "neither has bits"),
+        ("train", ["--from", "float.pt", "--method", "lsq"], "there is no --precision"),
+    ],
+)
+def test_ways_of_rounding_that_make_no_sense_are_refused(cli, files, command, options, found):
+    model = files / "tiny.pt" if command == "quantize" else files / "data.npz"
+    options = [files / "data.npz" if option == "data.npz" else option for option in options]
+    said = cli(command, model, *options, "--out", "m.pt", code=2)
+    assert found in " ".join(said.stderr.lower().split())

@@ -332,7 +332,7 @@ def test_unstable_models_name_the_pole(tmp_path, model):
 
 
 @pytest.mark.parametrize(("edit", "text"), [
-    ({"schema": "aimc-sim.model/2"}, "schema aimc-sim.model/2 is newer than aimc-sim.model/1"),
+    ({"schema": "aimc-sim.model/3"}, "schema aimc-sim.model/3 is newer than aimc-sim.model/2"),
     ({"schema": "other/1"}, "schema is 'other/1'"),
     ({"facts": "{"}, "facts are damaged"),
     ({"facts": "{}"}, "facts are damaged"),
