@@ -10,7 +10,7 @@ import numpy as np
 
 from aimc_sim.chip import Chip
 from aimc_sim.errors import InputError
-from aimc_sim.kernels import mvm
+from aimc_sim.kernels import matrix, mvm
 from aimc_sim.kernels.cells import stream_key
 from aimc_sim.kernels.converters import Periphery, distort
 from aimc_sim.kernels.philox import fill_normals
@@ -246,7 +246,7 @@ def _convert(
     keys = mvm.read_streams(
         *chip.seed_words, int(Purpose.COMPENSATE), chip.first_replica + replica, places
     )
-    kernels: Any = mvm
+    kernels: Any = matrix
     with one_thread():  # products are small: waking threads for each costs more than they save
         for product in np.flatnonzero(np.diff(wiring.first)):
             own = slice(wiring.first[product], wiring.first[product + 1])

@@ -8,6 +8,7 @@ import os
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,40 @@ import numpy as np
 
 from aimc_sim.errors import InputError, UsageError
 
+Kinds = Mapping[str, type | tuple[type, ...]]  # of the facts of a file
+
 SCHEMA = "aimc-sim.matrix/1"
 # of a cell, where there was something to say (see writing.Written), and their types
 WRITTEN = {"faults": "int8", "pulses": "uint16", "failed": "bool", "energy_j": "float32"}
+# of a matrix driven from its rows and from its columns: reads, conversions that clipped, and all
+COUNTS = ("reads", "saturated", "conversions")
 _ARRAYS = {"w": "fiubc", "adc_range": "f", "programmed_s": "f"}  # and kinds of their numbers
-_FACTS: dict[str, type | tuple[type, ...]] = {
+_FACTS: Kinds = {
     "chip": str, "seed": int, "replica": int, "clock_ns": int, "age_ns": int, "reads": list,
     "full_scale": (float, type(None)),
 }
+_OTHER_FACTS: Kinds = {"saturated": list, "conversions": list}  # of files since they are counted
 # what numpy and zipfile raise for a damaged archive; NotImplementedError is a RuntimeError
-DAMAGES = (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error)
-_AGAIN = "program the matrix again"
+_DAMAGES = (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error)
+
+
+@dataclass(frozen=True)
+class Words:
+    """What errors about a file tell its user to do.
+
+    give : where a file of that kind comes from. again : how to have another. damaged : what a
+    file that cannot be read might be instead.
+    """
+
+    give: str
+    again: str
+    damaged: str
+
+
+_WORDS = Words(
+    "give a file of AnalogMatrix.save", "program the matrix again",
+    "give a file of AnalogMatrix.save",
+)
 
 
 def save_matrix(
@@ -44,24 +68,34 @@ def read_matrix(path: str | Path, asked: str) -> tuple[dict[str, Any], dict[str,
     Raises InputError where the file cannot be read, is of another schema or holds what no matrix
     has; `asked` begins its message.
     """
-    arrays = read_archive(path, asked, (*_ARRAYS, "meta"), WRITTEN)
-    facts = read_facts(arrays.pop("meta"), asked, SCHEMA, _FACTS)
-    for key, kinds in _ARRAYS.items():
-        if arrays[key].dtype.kind not in kinds or not np.isfinite(arrays[key]).all():
-            raise InputError(asked, f"its {key} are not finite numbers", _AGAIN)
+    arrays = read_archive(path, asked, (*_ARRAYS, "meta"), WRITTEN, _WORDS)
+    facts = read_facts(arrays.pop("meta"), asked, SCHEMA, _FACTS, _OTHER_FACTS, _WORDS)
+    check_numbers(arrays, _ARRAYS, asked, _WORDS)
     if not (arrays["adc_range"] > 0).all():
-        raise InputError(asked, "its adc_range are not above zero", _AGAIN)
-    for key, kind in WRITTEN.items():
+        raise InputError(asked, "its adc_range are not above zero", _WORDS.again)
+    for name in COUNTS:
+        counts = facts.setdefault(name, [0, 0])
+        if len(counts) != 2 or not all(isinstance(n, int) and n >= 0 for n in counts):
+            raise InputError(asked, f"its {name} are no counts", _WORDS.again)
+    if not all(facts[name] >= 0 for name in ("clock_ns", "age_ns")):
+        raise InputError(asked, "its times are below zero", _WORDS.again)
+    return facts, arrays
+
+
+def check_numbers(
+    arrays: Mapping[str, np.ndarray], kinds: Mapping[str, str], asked: str, words: Words
+) -> None:
+    """Raise InputError unless arrays are finite numbers of their kinds, and what is known of
+    cells (`WRITTEN`) has the shape of their conductances, `programmed_s`."""
+    for key, kind in kinds.items():
+        if arrays[key].dtype.kind not in kind or not np.isfinite(arrays[key]).all():
+            raise InputError(asked, f"its {key} are not finite numbers", words.again)
+    for key, wanted in WRITTEN.items():
         found = arrays.get(key)
         if found is not None and (
-            found.dtype != kind or found.shape != arrays["programmed_s"].shape
+            found.dtype != wanted or found.shape != arrays["programmed_s"].shape
         ):
-            raise InputError(asked, f"its {key} are not {kind} values of its cells", _AGAIN)
-    reads, times = facts["reads"], (facts["clock_ns"], facts["age_ns"])
-    counts = [*reads, *times]
-    if len(reads) != 2 or not all(isinstance(n, int) and n >= 0 for n in counts):
-        raise InputError(asked, "its reads or times are no counts", _AGAIN)
-    return facts, arrays
+            raise InputError(asked, f"its {key} are not {wanted} values of its cells", words.again)
 
 
 def write_archive(
@@ -85,28 +119,35 @@ def write_archive(
 
 
 def read_archive(
-    path: str | Path, asked: str, needed: Iterable[str], others: Iterable[str]
+    path: str | Path, asked: str, needed: Iterable[str], others: Iterable[str], words: Words
 ) -> dict[str, np.ndarray]:
     """Return the arrays of an .npz; InputError where it is unreadable or lacks what is needed."""
     try:
         archive = np.load(path, allow_pickle=False)
         if isinstance(archive, np.ndarray):
-            raise InputError(asked, "it holds one array", "give a saved file")
+            raise InputError(asked, "it holds one array", words.give)
         with archive:
             missing = [key for key in needed if key not in archive]
             arrays = {key: archive[key] for key in (*needed, *others) if key in archive}
-    except DAMAGES as error:
-        raise InputError(asked, f"it cannot be read ({error})", "check the path") from error
+    except FileNotFoundError as error:
+        raise InputError(asked, "there is no such file", "check the path") from error
+    except _DAMAGES as error:
+        raise InputError(
+            asked, "it cannot be read: it is damaged, or no .npz of numbers", words.damaged
+        ) from error
     if missing:
-        raise InputError(asked, f"it lacks {', '.join(missing)}", "give a saved file")
+        raise InputError(asked, f"it lacks {', '.join(missing)}", words.give)
     return arrays
 
 
 def read_facts(
-    meta: np.ndarray, asked: str, schema: str, kinds: Mapping[str, type | tuple[type, ...]]
+    meta: np.ndarray, asked: str, schema: str, needed: Kinds, others: Kinds, words: Words
 ) -> dict[str, Any]:
-    """Return the facts beside the arrays; InputError where one is missing or of a wrong kind."""
-    do = "give a file that this version saved"
+    """Return the facts beside the arrays.
+
+    InputError where one is of a wrong kind, or one of those needed is missing.
+    """
+    do = f"{words.give}, or {words.again}"
     try:
         facts = json.loads(str(meta))
     except ValueError as error:
@@ -116,11 +157,11 @@ def read_facts(
     if facts.get("schema") != schema:
         raise InputError(
             asked, f"its schema is {facts.get('schema')}, this version reads {schema}",
-            "install the version that wrote it, or program it again",
+            f"install the version that wrote it, or {words.again}",
         )
     wrong = [
-        name for name, kind in kinds.items()
-        if name not in facts or not isinstance(facts[name], kind)
+        name for name, kind in {**needed, **others}.items()
+        if (name in facts or name in needed) and not isinstance(facts.get(name, ()), kind)
     ]
     if wrong:
         raise InputError(asked, f"it lacks or garbles {', '.join(wrong)}", do)

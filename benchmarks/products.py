@@ -112,21 +112,26 @@ def _measure_serial(benchmark: Benchmark, timing: Timing) -> Row:
 
 
 def _measure_tiled(benchmark: Benchmark, timing: Timing) -> Row:
-    """Time a matrix on many tiles whose parts are converted and added."""
+    """Time a matrix on many tiles whose parts are converted and added.
+
+    The limit reads two matrices as ours must, weights and variances: 8 MB, more than many caches.
+    """
     import aimc_sim as aimc
 
     # pairs of cells on neighbouring bit lines: 512 of them carry 256 columns
     spec = aimc.ChipSpec.preset("reram-wan2022").replace(**{"tile.cols": 512})
     w = np.random.default_rng(0).standard_normal((1024, 1024), np.float32) / np.float32(32)
     x = np.random.default_rng(1).standard_normal((1, 1024), np.float32)
-    y = np.empty_like(x)
+    v, y = w * w, np.empty_like(x)
     matrix = aimc.map_matrix(w, spec).program(SEED)
-    seconds = timing.alternate(lambda: matrix.mvm(x), lambda: np.matmul(x, w, out=y))
+    seconds = timing.alternate(
+        lambda: matrix.mvm(x), lambda: (np.matmul(x, w, out=y), np.matmul(x, v, out=y))
+    )
     return Row(
         benchmark.name, benchmark.what, "vector", 1,
         ours=seconds[0],
-        limit=2 * seconds[1],
-        limit_of="two bare products",
+        limit=seconds[1],
+        limit_of="bare products with two matrices",
         goal_s=GOAL_TILED_S,
     )
 

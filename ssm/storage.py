@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from aimc_sim.errors import InputError, UsageError
 from aimc_sim.faults import NAMES
 from aimc_sim.specs import ChipSpec
-from aimc_sim.storage import DAMAGES, WRITTEN, write_archive
+from aimc_sim.storage import (
+    WRITTEN,
+    Kinds,
+    Words,
+    check_numbers,
+    read_archive,
+    read_facts,
+    write_archive,
+)
 from aimc_sim.writing import Written
 from ssm import checkpoint
 from ssm.correction import Corrections
@@ -23,13 +30,18 @@ if TYPE_CHECKING:
     from ssm.inference import ProgrammedModel
 
 SCHEMA = "aimc-sim.programmed/1"
-_KEYS = ("meta", "model", "signal", "programmed_s")
+_NUMBERS = {"signal": "f", "programmed_s": "f"}  # and kinds of them
 # what the compensation of columns found at the moment of saving
 _CORRECTION = ("gain", "offset", "left_alone")
-_FACTS: dict[str, type] = {
+_OTHERS = (*WRITTEN, *_CORRECTION)
+_FACTS: Kinds = {
     "chip": str, "form": str, "decay": str, "digital": list, "calibration": str, "seed": int,
-    "first_chip": int, "clock_ns": int, "age_ns": int, "sha256": str,
+    "first_chip": int, "clock_ns": int, "sha256": str,
 }
+_WORDS = Words(
+    "give a file of --save-chip", "program the model again",
+    "give a file of --save-chip (a chip file in TOML is read by aimc_sim.load_chip)",
+)
 
 
 def save_chip(programmed: ProgrammedModel, path: str | Path) -> None:
@@ -63,8 +75,12 @@ def load_chip(path: str | Path) -> ProgrammedModel:
     from ssm.inference import ProgrammedModel
 
     asked = f"load the chip {path}"
-    arrays = _read_arrays(path, asked)
-    facts = _read_facts(arrays["meta"], asked)
+    arrays = read_archive(path, asked, ("meta", "model", *_NUMBERS), _OTHERS, _WORDS)
+    facts = read_facts(arrays["meta"], asked, SCHEMA, _FACTS, {"age_ns": int}, _WORDS)
+    facts.setdefault("age_ns", facts["clock_ns"])  # as in files without it: never warm
+    check_numbers(arrays, _NUMBERS, asked, _WORDS)
+    if not np.isin(arrays.get("faults", 0), range(len(NAMES))).all():
+        raise InputError(asked, "its faults are not int8 values of its cells", _WORDS.again)
     spec = ChipSpec.from_text(facts["chip"], origin=f"in {path}")
     model = checkpoint.from_bytes(arrays["model"].tobytes(), asked)
     try:
@@ -78,7 +94,7 @@ def load_chip(path: str | Path) -> ProgrammedModel:
     if programmed_s.ndim != 2 or programmed_s.shape[1] != deployment.layout.n_cells:
         raise InputError(
             asked, f"it holds {programmed_s.shape} conductances, the layout has "
-            f"{deployment.layout.n_cells} cells", "program the model again",
+            f"{deployment.layout.n_cells} cells", _WORDS.again,
         )
     written = Written(programmed_s, **{name: arrays.get(name) for name in WRITTEN})
     programmed = ProgrammedModel(
@@ -117,61 +133,6 @@ def _corrections(arrays: dict[str, np.ndarray], d: Deployment, asked: str) -> Co
     )
     if not fits:
         raise InputError(
-            asked, "its compensation is not that of its chips", "program the model again"
+            asked, "its compensation is not that of its chips", _WORDS.again
         )
     return Corrections([Correction(*pair) for pair in zip(gain, offset, strict=True)], left_alone)
-
-
-def _read_arrays(path: str | Path, asked: str) -> dict[str, np.ndarray]:
-    """Return the arrays of a file; InputError where they cannot be read or are not numbers."""
-    try:
-        archive = np.load(path, allow_pickle=False)
-        if isinstance(archive, np.ndarray):
-            raise InputError(asked, "it holds one array", "give a file of --save-chip")
-        with archive:
-            missing = [key for key in _KEYS if key not in archive]
-            known = (*_KEYS, *WRITTEN, *_CORRECTION)
-            arrays = {key: archive[key] for key in known if key in archive}
-    except FileNotFoundError as error:
-        raise InputError(asked, "there is no such file", "check the path") from error
-    except DAMAGES as error:
-        raise InputError(
-            asked, "it cannot be read: it is damaged, or no .npz of numbers",
-            "give a file of --save-chip (a chip file in TOML is read by aimc_sim.load_chip)",
-        ) from error
-    if missing:
-        raise InputError(asked, f"it lacks {', '.join(missing)}", "give a file of --save-chip")
-    for key in ("signal", "programmed_s"):
-        if arrays[key].dtype.kind != "f" or not np.isfinite(arrays[key]).all():
-            raise InputError(asked, f"its {key} are not finite numbers", "program the model again")
-    for key, kind in WRITTEN.items():
-        found = arrays.get(key)
-        if found is None:
-            continue
-        wrong = found.dtype != kind or found.shape != arrays["programmed_s"].shape
-        if wrong or (key == "faults" and not np.isin(found, range(len(NAMES))).all()):
-            raise InputError(
-                asked, f"its {key} are not {kind} values of its cells", "program the model again"
-            )
-    return arrays
-
-
-def _read_facts(meta: np.ndarray, asked: str) -> dict[str, Any]:
-    """Return the facts beside the arrays; InputError where one is missing or of a wrong kind."""
-    do = "give a file of --save-chip, or program the model again"
-    try:
-        facts = json.loads(str(meta))
-    except ValueError as error:
-        raise InputError(asked, f"its facts cannot be read ({error})", do) from error
-    if not isinstance(facts, dict):
-        raise InputError(asked, "its facts are no mapping", do)
-    if facts.get("schema") != SCHEMA:
-        raise InputError(
-            asked, f"its schema is {facts.get('schema')}, this version reads {SCHEMA}",
-            "install the version that wrote it, or program the model again",
-        )
-    facts.setdefault("age_ns", facts.get("clock_ns"))  # as in files without it: never warm
-    wrong = [name for name, kind in _FACTS.items() if not isinstance(facts.get(name), kind)]
-    if wrong:
-        raise InputError(asked, f"it lacks or garbles {', '.join(wrong)}", do)
-    return facts

@@ -193,7 +193,7 @@ def test_calibration_reads_have_draws_of_their_own():
     # on a chip that does not drift only the reads' noise moves the gains
     still = spec.replace(**{"device.drift": None, "device.programming": None})
     one, other = (map_matrix(w, still).program(seed=5).wait(t) for t in (60.0, 61.0))
-    gains = [a._correction()[0] for a in (one, other)]
+    gains = [a._multiplier.correction()[0] for a in (one, other)]
     assert not np.array_equal(*gains)
     assert np.abs(gains[0] - gains[1]).max() < 0.05
 

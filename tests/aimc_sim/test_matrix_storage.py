@@ -206,6 +206,37 @@ def test_saving_the_transpose_saves_the_matrix(tmp_path):
     np.testing.assert_array_equal(Z @ a.T, Z @ b.T)
 
 
+def test_counts_of_clipped_conversions_come_back_for_both_directions(tmp_path):
+    spec = NOISY.replace(**{"adc.headroom": 0.5})
+    a = map_matrix(W, spec).program(seed=3)
+    for of_columns in (False, True):
+        X @ a
+        if of_columns:
+            Z @ a.T
+        a.save(tmp_path / "a.npz")
+        b = load_matrix(tmp_path / "a.npz")
+        assert 0 < b.saturation == a.saturation < 0.5
+        assert b.T.saturation == a.T.saturation
+        assert (b.T.saturation > 0) == of_columns
+        X @ a, X @ b
+        assert b.saturation == a.saturation
+
+
+def test_files_from_before_clipped_conversions_were_counted_start_at_none(tmp_path):
+    a = map_matrix(W, NOISY.replace(**{"adc.headroom": 0.5})).program(seed=3)
+    X @ a
+    a.save(tmp_path / "a.npz")
+    with np.load(tmp_path / "a.npz") as archive:
+        held = dict(archive)
+    meta = json.loads(str(held.pop("meta")))
+    del meta["saturated"], meta["conversions"]
+    np.savez(tmp_path / "b.npz", meta=np.array(json.dumps(meta)), **held)
+    b = load_matrix(tmp_path / "b.npz")
+    assert (b.reads, b.saturation) == (20, 0.0)
+    np.testing.assert_array_equal(X @ a, X @ b)
+    assert b.saturation > 0
+
+
 def spoil(path, facts=None, **arrays):
     """Write the archive again with some facts or arrays changed; None takes one away."""
     with np.load(path) as archive:
@@ -223,6 +254,9 @@ def spoil(path, facts=None, **arrays):
         ({"facts": {"seed": "7"}}, "lacks or garbles seed"),
         ({"facts": {"reads": [1, -1]}}, "no counts"),
         ({"facts": {"reads": [1]}}, "no counts"),
+        ({"facts": {"saturated": [0, 0.5]}}, "saturated are no counts"),
+        ({"facts": {"conversions": 3}}, "lacks or garbles conversions"),
+        ({"facts": {"age_ns": -1}}, "times are below zero"),
         ({"facts": {"chip": "name = 1"}}, "chip in "),
         ({"w": None}, "lacks w"),
         ({"w": W[:, :3]}, r"holds \(1, 840\) conductances"),
@@ -245,7 +279,7 @@ def test_damaged_or_newer_files_are_refused_in_words(changes, words, tmp_path):
 
 
 def test_what_is_no_saved_matrix_is_refused_in_words(tmp_path):
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="There is no such file"):
         load_matrix(tmp_path / "absent.npz")
     np.save(tmp_path / "one.npy", W)
     with pytest.raises(InputError, match="holds one array"):

@@ -30,11 +30,12 @@ def two_threads():
 
 
 @pytest.mark.parametrize("batch", [7, 64])
+@pytest.mark.parametrize("mode", ["amplitude", "bit_serial"])
 @pytest.mark.parametrize("card", ["pcm-nandakumar2019", "reram-wan2022", "cmo-hfox"])
-def test_one_and_two_threads_give_the_same_bits(card, batch):
+def test_one_and_two_threads_give_the_same_bits(card, mode, batch):
     rng = np.random.default_rng(0)
     w, x = rng.standard_normal((70, 33)), rng.standard_normal((batch, 70))
-    spec = ChipSpec.preset(card).replace(**{"tile.rows": 32})
+    spec = ChipSpec.preset(card).replace(**{"tile.rows": 32, "dac.mode": mode})
 
     def run():
         return map_matrix(w, spec).program(seed=5).wait(60.0).mvm(x)
