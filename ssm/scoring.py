@@ -20,7 +20,7 @@ import numpy as np
 from aimc_sim.errors import InputError
 from aimc_sim.kernels.threads import one_thread
 from aimc_sim.specs import ChipSpec
-from aimc_sim.storage import read_archive
+from aimc_sim.storage import Words, read_archive
 from ssm.checkpoint import load
 from ssm.deploy import Deployment, deploy
 from ssm.evaluate import accuracy, relative_rms
@@ -39,6 +39,10 @@ OUTPUTS = {
 }
 CALIBRATION_ROWS = 64  # of the data, as a run takes them
 _REFERENCE_SAMPLES = 32  # sequences of the float model at once
+_WORDS = Words(
+    "give an .npz with x, and y where there are labels", "save the data again",
+    "give an .npz with x, and y where there are labels",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +131,7 @@ def find_data(model: Model, name: str | None, calibrate: str | None) -> Data:
 
 def _read_file(path: Path, model: Model) -> tuple[NDArray[np.floating], NDArray[np.int64] | None]:
     asked = f"read the data {path}"
-    arrays = read_archive(path, asked, ("x",), ("y",))
+    arrays = read_archive(path, asked, ("x",), ("y",), _WORDS)
     x, y = arrays["x"], arrays.get("y")
     if x.dtype.kind not in "fiub":
         raise InputError(asked, f"its x is of type {x.dtype}", "give real numbers")
