@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from aimc_sim import wires
     from aimc_sim.cards import DeviceSpec
     from aimc_sim.chip import Chip
     from aimc_sim.citations import cite
@@ -74,6 +75,7 @@ __all__ = [
     "mvm_error",
     "predict",
     "presets",
+    "wires",
 ]
 
 
@@ -90,6 +92,8 @@ sys.modules[__name__].__class__ = _Package
 
 def __getattr__(name: str) -> Any:
     # numba and pydantic take most of a second to import: only what is asked for is loaded
+    if name == "wires":
+        return import_module("aimc_sim.wires")
     if name not in _HOME_OF:
         raise AttributeError(f"module 'aimc_sim' has no attribute '{name}'")
     return getattr(import_module(_HOME_OF[name]), name)

@@ -108,11 +108,11 @@ def test_a_node_stands_for_the_resistance_of_its_wires(node, ohm):
 @pytest.mark.parametrize(
     ("fields", "text"),
     [
-        ({}, "give both"), ({"r_wl_ohm": 1.0}, "give both"),
-        ({"node_nm": 65, "r_wl_ohm": 1.0}, "give either"),
+        ({}, "Give both"), ({"r_wl_ohm": 1.0}, "Give both"),
+        ({"node_nm": 65, "r_wl_ohm": 1.0}, "Give either"),
         ({"r_wl_ohm": 1.0, "r_bl_ohm": 1.0, "pitch_nm": 50.0}, "belongs to a node_nm"),
         ({"r_wl_ohm": -1.0, "r_bl_ohm": 1.0}, "greater than or equal to 0"),
-        ({"node_nm": 60}, "130"),
+        ({"node_nm": 60}, "choose one of 130, 65, 45, 32, 22, 14, 7"),
     ],
 )
 def test_half_a_description_of_wires_is_refused(fields, text):
