@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from aimc_sim import sweep
+    from aimc_sim import sweep, wires
     from aimc_sim.cards import DeviceSpec
     from aimc_sim.chip import Chip
     from aimc_sim.citations import cite
@@ -81,6 +81,7 @@ __all__ = [
     "predict",
     "presets",
     "sweep",
+    "wires",
 ]
 
 

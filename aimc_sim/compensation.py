@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -84,10 +85,15 @@ def calibration_reads(spec: ChipSpec, n_sets: int, n_parts: int) -> int:
     """Return how many reads the compensation of one chip at one moment takes.
 
     n_sets : matrices with a gain of their own, each read twice by "global". n_parts : row parts
-    of products; "column" and "affine" drive each with every pattern (a block list is one part).
+    of products; "column" drives each with every pattern (a block list is one part), "affine"
+    twice, the second time for the offsets.
     """
-    each = {"none": 0, "global": GLOBAL_READS * n_sets}
-    return each.get(spec.compensation, spec.compensation_reads * n_parts)
+    patterns_read = spec.compensation_reads * n_parts
+    each = {
+        "none": 0, "global": GLOBAL_READS * n_sets, "column": patterns_read,
+        "affine": 2 * patterns_read,
+    }
+    return each[spec.compensation]
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,8 +102,8 @@ class Wiring:
 
     row, column : (n_weights,) numbers of row and column, -1 for a weight that takes no part.
     dac_step : (n_rows,) input that one code stands for, or full scale where dac_limit is 0.
-    adc_step : (n_columns,) output that one code stands for. dac_limit, adc_limit : largest codes,
-        0 for an ideal converter. adc_noise : in steps.
+    adc_step : (n_columns,) output that one code stands for. dac_limit : largest code, one for all
+        rows or (n_rows,); adc_limit : that of ADCs; 0 for an ideal converter. adc_noise : in steps.
     first : (n_products + 1,) first column of every product. n_planes : drives of a product, more
         than one where the bits of an input go one by one.
     """
@@ -106,11 +112,16 @@ class Wiring:
     column: np.ndarray
     dac_step: np.ndarray
     adc_step: np.ndarray
-    dac_limit: np.float32
+    dac_limit: np.float32 | np.ndarray
     adc_limit: np.float32
     adc_noise: np.float32
     first: np.ndarray
     n_planes: int = 1
+
+    @property
+    def row_limit(self) -> np.ndarray:
+        """Largest code of every row, (n_rows,) float32."""
+        return np.broadcast_to(np.asarray(self.dac_limit, np.float32), self.dac_step.shape)
 
     def matrix(self, values: np.ndarray) -> Any:
         """Return values (n_weights,) as a sparse matrix (n_columns, n_rows)."""
@@ -123,9 +134,11 @@ class Wiring:
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """A linear law found = gain (wanted + offset) of every column, all (n_columns,).
+    """A linear law of every column: with its gain set it finds wanted + offset.
 
-    offset : in units of the corrected output, what is left to subtract after dividing by gain.
+    All (n_columns,).
+
+    offset : in units of the corrected output, what is left to subtract once the gain is set.
     left_alone : columns with weights whose gain could not be told from zero or from too few
         reads; they keep gain 1 and offset 0.
     """
@@ -146,8 +159,9 @@ def patterns(wiring: Wiring, begin: int, end: int) -> np.ndarray:
     for k in range(begin, end):
         words = np.random.Philox(key=[int(Purpose.COMPENSATE), k]).random_raw(n_rows)
         x[k - begin] = (words >> np.uint64(11)) * 2.0**-52 - 1.0
-    if wiring.dac_limit > 0:
-        x = np.rint(x * (1.0 if wiring.n_planes > 1 else float(wiring.dac_limit)))
+    limit = wiring.row_limit.astype(float)
+    codes = np.rint(x * (1.0 if wiring.n_planes > 1 else limit))
+    x = np.where(limit > 0, codes, x)
     return (x * wiring.dac_step).astype(np.float32)
 
 
@@ -164,6 +178,10 @@ def fit_columns(
     white noise of cells and ADC and is rounded; patterns that ask for more than 7/8 of an ADC's
     range are left out of its column, chosen by y* so that the choice bends no slope.
 
+    "affine" reads as many further patterns once these gains are set, and the line through them is
+    what counts: a gain changes what reaches the ADC, not the offset of the ADC itself, and columns
+    that have lost much of their signal are read over the whole range at last.
+
     A column whose gain is not 5 standard errors above zero (a dead line, all weights lost) is
     left as it is: dividing by such a gain would only make its noise large. An offset within 3
     standard errors of zero is none: what noise feigns, a recurrence would add up at every step.
@@ -175,38 +193,74 @@ def fit_columns(
     n_reads = chip.spec.compensation_reads
     exact, now = wiring.matrix(wanted.astype(float)), wiring.matrix(found)
     white = wiring.matrix(variance)
+
+    def line(first: int, set_gain: np.ndarray) -> tuple[np.ndarray, ...]:
+        weights = now.multiply(1 / set_gain[:, None]).tocsr()
+        noise = white.multiply(1 / set_gain[:, None] ** 2).tocsr()
+        numbers = range(first, first + n_reads)
+        sums = _read(chip, wiring, (exact, weights, noise), numbers, replica, periphery)
+        return _fit_line(sums, affine)
+
+    slope, error, _, _ = line(0, np.ones(wiring.adc_step.size))
+    good = _is_gain(slope, error)
+    gain, offset = np.where(good, slope, 1.0), np.zeros(slope.size)
+    if affine:
+        slope, error, found_offset, spread = line(n_reads, gain)
+        gain = np.where(good & _is_gain(slope, error), gain * slope, gain)
+        with np.errstate(invalid="ignore"):
+            there = good & (np.abs(found_offset) > _SIGNIFICANT_OFFSET * spread)
+        offset[there] = found_offset[there]
+    signal = abs(exact).sum(axis=1).A1 > 0
+    return Fit(gain, offset, signal & ~good)
+
+
+def _is_gain(slope: np.ndarray, error: np.ndarray) -> np.ndarray:
+    """Return where a slope is known well enough to divide by, with its standard error."""
+    with np.errstate(invalid="ignore"):
+        known = np.isfinite(error) & (slope > _SIGNIFICANT_GAIN * error)
+        return np.asarray(known & (slope > _LEAST_GAIN))
+
+
+def _read(
+    chip: Chip, wiring: Wiring, matrices: tuple[Any, Any, Any], numbers: range, replica: int,
+    periphery: Periphery | None,
+) -> np.ndarray:
+    """Return the sums n, u, y, uu, uy, yy over reads y of patterns that ask for u, (6, n_columns).
+
+    matrices : sparse (n_columns, n_rows), exact weights, those of the cells, their variance.
+    numbers : of the patterns.
+    """
+    exact, now, white = matrices
     largest_code = float(wiring.adc_limit) or np.inf
     highest = _INSIDE * largest_code * wiring.adc_step.astype(float)
-    n, u, y, uu, uy, yy = np.zeros((6, wiring.adc_step.size))
-    for begin in range(0, n_reads, _CHUNK):
-        x = patterns(wiring, begin, min(begin + _CHUNK, n_reads))
+    sums = np.zeros((6, wiring.adc_step.size))
+    for begin in numbers[::_CHUNK]:
+        x = patterns(wiring, begin, min(begin + _CHUNK, numbers.stop))
         asked = (exact @ x.T.astype(float)).T
         driven = _drive(chip, wiring, x, begin, replica, periphery)
         y_now, s_now = (now @ driven.T).T, (white @ (driven * driven).T).T
         reads = _convert(chip, wiring, y_now, s_now, begin, replica, periphery)
         inside = np.abs(asked) <= highest
         asked, reads = np.where(inside, asked, 0.0), np.where(inside, reads, 0.0)
-        n += inside.sum(axis=0)
-        for total, values in (
-            (u, asked), (y, reads), (uu, asked * asked), (uy, asked * reads), (yy, reads * reads)
-        ):
-            total += values.sum(axis=0)
+        values = (inside, asked, reads, asked * asked, asked * reads, reads * reads)
+        sums += [each.sum(axis=0) for each in values]
+    return sums
+
+
+def _fit_line(sums: np.ndarray, affine: bool) -> tuple[np.ndarray, ...]:
+    """Return slope, its standard error, intercept and its, from the sums of `_read`.
+
+    All (n_columns,). Not `affine`: the line goes through zero. NaN or inf where points are too few.
+    """
+    n, u, y, uu, uy, yy = sums
     with np.errstate(divide="ignore", invalid="ignore"):
         if affine:
             uu, uy, yy = uu - u * u / n, uy - u * y / n, yy - y * y / n
-        gain = uy / uu
+        slope = uy / uu
         freedom = n - (2 if affine else 1)
-        error = np.sqrt(np.maximum(yy - gain * uy, 0.0) / (freedom * uu))
-        good = (freedom > 0) & (uu > 0) & (gain > _SIGNIFICANT_GAIN * error)
-        good &= gain > _LEAST_GAIN
-        offset = np.zeros(gain.size)
-        if affine:
-            found_offset = (y - gain * u) / n
-            spread = error * np.sqrt((uu + u * u / n) / n)  # of the intercept
-            there = good & (np.abs(found_offset) > _SIGNIFICANT_OFFSET * spread)
-            offset[there] = found_offset[there] / gain[there]
-    signal = abs(exact).sum(axis=1).A1 > 0
-    return Fit(np.where(good, gain, 1.0), offset, signal & ~good)
+        error = np.sqrt(np.maximum(yy - slope * uy, 0.0) / (freedom * uu))
+        error = np.where((freedom > 0) & (uu > 0), error, np.inf)
+        return slope, error, (y - slope * u) / n, error * np.sqrt((uu + u * u / n) / n)
 
 
 def _drive(
@@ -223,12 +277,18 @@ def _drive(
         np.uint64(_DRIVE_PLACE) | clock_word(chip.clock_ns),
     )
     z = np.zeros(n_rows + 64, np.float32)
-    step = np.ascontiguousarray(wiring.dac_step, np.float32)
+    step, limit = np.ascontiguousarray(wiring.dac_step, np.float32), wiring.row_limit
+    ends = [0, *(np.flatnonzero(np.diff(limit)) + 1), n_rows]
     for k, row in enumerate(driven):
         fill_normals(
             z, 0, n_rows, np.uint64(k0), np.uint64(k1), zero, np.uint64(begin + k), zero
         )
-        distort(np.uint64(n_rows), step, zero, zero, wiring.dac_limit, periphery, z, row)
+        for begin_row, end_row in pairwise(ends):  # rows of one width at a time
+            own = np.uint64(begin_row)
+            distort(
+                np.uint64(end_row - begin_row), step, own, own, limit[begin_row], periphery,
+                z[begin_row:], row[begin_row:],
+            )
     return driven
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -10,6 +10,9 @@ from aimc_sim.kernels.cells import cell_draws, cell_normals, stream_key
 from aimc_sim.kernels.converters import Periphery
 from aimc_sim.randomness import Purpose
 from aimc_sim.specs import AdcSpec, ChipSpec, DacSpec
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 BINS = 256  # of a histogram of magnitudes: ranges by percentile are whole bins
 
@@ -35,9 +38,10 @@ def bit_planes(dac: DacSpec, limit: float | np.float32) -> int:
     return int(limit).bit_length() if dac.mode == "bit_serial" else 1
 
 
-def drive_limit(dac: DacSpec, limit: float | np.float32) -> np.float32:
-    """Return the largest code that a row is driven with at once: 1 where bits go one by one."""
-    return np.float32(1) if dac.mode == "bit_serial" else np.float32(limit)
+def drive_limit(dac: DacSpec, limit: ArrayLike) -> np.ndarray:
+    """Return the largest codes that rows are driven with at once: 1 where bits go one by one."""
+    limit = np.asarray(limit, np.float32)
+    return np.ones_like(limit) if dac.mode == "bit_serial" else limit
 
 
 def inl_table(spec: DacSpec | AdcSpec, limit: float | np.float32) -> np.ndarray:
@@ -91,13 +95,15 @@ def draw_periphery(
     or tile and ADC; ADC a of a tile has its bit lines a columns_per_adc and on.
 
     tile, col : (n_outputs,) of the first bit line of every output. places : (n_products,) of the
-    noise of drives. turned : DACs stand at the columns and ADCs at the rows, and are others.
+    noise of drives. dac_limit : largest code in use. turned : DACs stand at the columns and ADCs
+    at the rows, and are others.
     """
     side = turned * _OTHER_SIDE
     dac_on, adc_on = has_dac_errors(spec), has_adc_errors(spec)
     f = np.float32
     changes: dict[str, Any] = {}
     if dac_on:
+        own_limit = converter_limit(spec.dac.bits)
         element = np.arange(n_rows * _PER_DAC)
         z = _normals(np.full_like(element, side), element, seed_words, Purpose.DAC, replica)
         z = z.reshape(-1, _PER_DAC)
@@ -105,7 +111,8 @@ def draw_periphery(
         changes |= {
             "dac_gain": (1 + spec.dac.gain_sigma * z[:, 0]).astype(f),
             "dac_offset": (spec.dac.offset_lsb * z[:, 1]).astype(f),
-            "dac_table": inl_table(spec.dac, dac_limit),
+            "dac_limit": f(0) if spec.dac.mode == "bit_serial" else own_limit,
+            "dac_table": inl_table(spec.dac, own_limit),
             "dac_noise": f(spec.dac.noise_lsb),
             "dac_keys": np.array(keys, np.uint64).reshape(-1, 2),
         }
@@ -141,8 +148,8 @@ def no_periphery(n_planes: int = 1) -> Periphery:
     """Return converters without errors, for products of n_planes drives."""
     f, none = np.float32, np.zeros(0, np.float32)
     return Periphery(
-        n_planes, False, False, np.ones(1, f), none, none, none, f(0), np.zeros((0, 2), np.uint64),
-        none, none, none, np.zeros(0, np.int64), np.zeros((0, 0), f),
+        n_planes, False, False, np.ones(1, f), none, none, f(0), none, f(0),
+        np.zeros((0, 2), np.uint64), none, none, none, np.zeros(0, np.int64), np.zeros((0, 0), f),
     )
 
 

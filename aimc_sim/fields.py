@@ -70,7 +70,7 @@ def validated(cls: type[AnySpec], data: dict[str, Any], asked: str) -> AnySpec:
     try:
         return cls.model_validate(data)
     except ValidationError as error:
-        first = error.errors()[0]
+        first = _most_telling(error.errors())
         path, known = _locate(cls, data, first)
         where = ".".join(path)
         if first["type"] == "extra_forbidden":
@@ -84,6 +84,16 @@ def validated(cls: type[AnySpec], data: dict[str, Any], asked: str) -> AnySpec:
         raise InputError(asked, *_wrong_value(where, first)) from None
 
 
+def _most_telling(errors: list[ErrorDetails]) -> ErrorDetails:
+    """Return the first error; where a field takes a word or a number, that of the kind given."""
+    first = errors[0]
+    is_text = isinstance(first["input"], str)
+    same = [error for error in errors if error["loc"][:-1] == first["loc"][:-1]]
+    if len(same) == len(errors) > 1 and all(error["input"] is first["input"] for error in same):
+        return next((e for e in same if (e["type"] == "literal_error") == is_text), first)
+    return first
+
+
 def _wrong_value(where: str, error: ErrorDetails) -> tuple[str, str]:
     """Return what was found and what to do about a field that is missing or has a wrong value.
 
@@ -94,8 +104,8 @@ def _wrong_value(where: str, error: ErrorDetails) -> tuple[str, str]:
         return f"{field} is missing", "add it"
     value = "" if isinstance(error["input"], dict) else f" (got {str(error['input'])[:60]})"
     if kind == "literal_error":
-        allowed = re.findall(r"'(.*?)'|(\d+)", error["ctx"]["expected"])
-        allowed = [text or number for text, number in allowed]
+        expected = error["ctx"]["expected"]
+        allowed = re.findall(r"'(.*?)'", expected) or re.split(r", | or ", expected)
         guess = nearest(str(error["input"]), allowed)
         hint = f"did you mean '{guess}'? " if guess else ""
         return f"{field} is not a known value{value}", f"{hint}choose one of {', '.join(allowed)}"

@@ -59,7 +59,8 @@ class DacSpec(Spec):
     inl_lsb : integral non-linearity of all DACs at evenly spaced codes from the lowest to the
         highest, in steps; between them linear. dnl_lsb : the same as steps between codes.
     noise_lsb : standard deviation of the noise of a drive, common to all columns of its row.
-    An ideal DAC has no errors. One row has one DAC, whatever tiles it drives.
+    Steps are those of `bits`, also where a model uses fewer. An ideal DAC has no errors. One row
+    has one DAC, whatever tiles it drives.
     """
 
     bits: Bits = 8
@@ -76,9 +77,12 @@ class DacSpec(Spec):
     @model_validator(mode="after")
     def _steps_are_known(self) -> Self:
         if self.mode == "bit_serial" and self.bits == "ideal":
-            raise ValueError("bit-serial inputs are the bits of a code: say how many bits")
+            raise ValueError("bit-serial inputs are the bits of a code; say how many bits")
         if self.mode == "bit_serial" and (self.inl_lsb or self.dnl_lsb):
-            raise ValueError("a bit-serial driver has three levels, no table of non-linearity")
+            raise ValueError(
+                "a bit-serial driver has three levels, no table of non-linearity; leave inl_lsb "
+                "and dnl_lsb out"
+            )
         _check_table(self.bits, self.inl_lsb, self.dnl_lsb)
         return self
 
@@ -124,14 +128,15 @@ class AdcSpec(Spec):
 def _check_table(bits: Any, inl_lsb: tuple[float, ...], dnl_lsb: tuple[float, ...]) -> None:
     """Refuse two tables at once, one without a slope, or steps that are not those of the codes."""
     if inl_lsb and dnl_lsb:
-        raise ValueError("inl_lsb and dnl_lsb say the same: give one of them")
+        raise ValueError("inl_lsb and dnl_lsb say the same; give one of them")
     if len(inl_lsb) == 1:
-        raise ValueError("inl_lsb has one value: give it at the lowest and the highest code")
+        raise ValueError("inl_lsb has one value; give it at the lowest and the highest code")
     steps = () if bits == "ideal" else (max(2**bits - 2, 2), 2**bits - 1)
     if dnl_lsb and steps and len(dnl_lsb) not in steps:
         raise ValueError(
             f"dnl_lsb has {len(dnl_lsb)} values, {bits} bit have {steps[0]} steps between codes "
-            f"({steps[1]} with the lowest code of a converter that is not symmetric)"
+            f"({steps[1]} with the lowest code of a converter that is not symmetric); "
+            "give one for each"
         )
 
 
@@ -222,11 +227,14 @@ class WireSpec(Spec):
     def _segments_are_known(self) -> Self:
         given = [ohm is not None for ohm in (self.r_wl_ohm, self.r_bl_ohm)]
         if self.node_nm is None and not all(given):
-            raise ValueError("give both r_wl_ohm and r_bl_ohm, or a node_nm")
+            raise ValueError(
+                "a segment has no resistance; give both r_wl_ohm and r_bl_ohm (0: ideal lines), or "
+                "a node_nm"
+            )
         if self.node_nm is not None and any(given):
-            raise ValueError("node_nm stands for r_wl_ohm and r_bl_ohm: give either")
+            raise ValueError("node_nm stands for r_wl_ohm and r_bl_ohm; give either")
         if self.node_nm is None and self.pitch_nm is not None:
-            raise ValueError("pitch_nm belongs to a node_nm")
+            raise ValueError("pitch_nm belongs to a node_nm; give that too, or leave it out")
         return self
 
     @property
@@ -315,7 +323,7 @@ class ChipSpec(Spec):
             if self.wires is not None and tile.drive == "parallel" and tile.idle != "g_min":
                 raise ValueError(
                     f"{name}.drive = 'parallel' with [wires] also leads current through rows of "
-                    f"other blocks, which is simulated with {name}.idle = 'g_min' alone: set that, "
+                    f"other blocks, which is simulated with {name}.idle = 'g_min' alone; set that, "
                     "or drive = 'serial'"
                 )
         return self

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from ssm.deploy import Deployment
 
 _FLOAT_BITS = 32
+_PRODUCTS = {"A": A_PRODUCT, "C": C_PRODUCT, "mixing": MIX_PRODUCT}
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +123,7 @@ class _Counter:
                             ("a", "c", "mix", "enc", "dec")}
         self.logic = d.spec.costs.logic_bits
         self.dac, self.adc = int(d.spec.dac.bits), int(d.spec.adc.bits)
-        self.planes = d.converters.n_planes
+        self.planes = d.converters.planes  # drives of every product
         self.arrays = {array.request.name: array for array in d.layout.arrays}
         self.line_g_s = line_conductances(d.layout, d.spec, g_s)
         self.length = line_lengths(d.layout, d.spec)
@@ -148,12 +149,13 @@ class _Counter:
         drawn : (n_groups, rows) share of full scale of every row of every group.
         """
         rows, lines = driven_lines(self.d.layout, self.d.spec, array)
+        planes = int(self.planes[_product_of(array.request.name)])
         share = drawn.ravel()[rows]
         v, t = self.used["read_v"].value, self.used["read_s"].value
         per_cell = self.used["line_f_per_m"].value * self.used["line_pitch_m"].value
         return {
-            "cell_reads_j": self.planes * v**2 * t * float(share @ self.line_g_s[lines]),
-            "line_charging_j": self.planes * v**2 * per_cell * float(share @ self.length[lines]),
+            "cell_reads_j": planes * v**2 * t * float(share @ self.line_g_s[lines]),
+            "line_charging_j": planes * v**2 * per_cell * float(share @ self.length[lines]),
         }
 
     def _busy_s(self, array: CellArray) -> NDArray[np.float64]:
@@ -165,11 +167,12 @@ class _Counter:
         read_s = self.used["read_s"].value
         result = np.zeros(self.d.layout.n_tiles)
         shared = outputs_per_adc(self.d.spec, len(array.tile))
+        planes = int(self.planes[_product_of(array.request.name)])
         for tile, (n, width) in enumerate(zip(*self._tiles[array.request.name], strict=True)):
             if n:
                 convert_s = min(shared, int(width)) / self.used["adc_hz"].value
                 slow, fast = max(read_s, convert_s), min(read_s, convert_s)
-                result[tile] = self.planes * (int(n) * slow + fast)
+                result[tile] = planes * (int(n) * slow + fast)
         return result * self._times(array.request.name)
 
     def _times(self, name: str) -> int:
@@ -302,7 +305,7 @@ class _Counter:
         yield Events(*where, {"shift_bits": shifts, "add_bits": added * state})
         if self.d.form == "leapfrog" and self.d.decay == "digital":
             yield Events(*where, {"multiply_bits2": 2 * n * state * self.weight_bits["a"]})
-        yield Events(*where, self._events_of(driven, converted))
+        yield Events(*where, self._events_of(product, driven, converted))
         for k in range(len(rows_of)):
             rows = self.drives.accesses[layer][:, k].T
             yield Events(*where, self._drive(array, _in_groups(rows, array)))
@@ -320,15 +323,16 @@ class _Counter:
         )
 
     def _convert(self, product: int, n_driven: int) -> dict[str, float]:
-        return self._events_of(n_driven, int(self.outputs[product]))
+        return self._events_of(product, n_driven, int(self.outputs[product]))
 
-    def _events_of(self, driven: int, converted: int) -> dict[str, float]:
+    def _events_of(self, product: int, driven: int, converted: int) -> dict[str, float]:
         """Return DAC and ADC events, and the traffic of codes in the buffers beside them."""
+        planes = int(self.planes[product])
         return {
-            "drives": float(self.planes * driven),
-            "conversions": float(self.planes * converted),
+            "drives": float(planes * driven),
+            "conversions": float(planes * converted),
             # bit-serial planes are shifted and added before they are stored
-            "add_bits": float((self.planes - 1) * converted * (self.adc + self.planes)),
+            "add_bits": float((planes - 1) * converted * (self.adc + planes)),
             "buffer_bits": float(driven * self.dac + converted * self.adc),
         }
 
@@ -377,6 +381,14 @@ def activation_operations(network: Network) -> tuple[int, int]:
         square = not network.affine_norm  # mean, difference, square, its mean; then the scale
         multiplies, adds = multiplies + 1 + 2 * square, adds + 1 + 3 * square
     return multiplies, adds
+
+
+def _product_of(name: str) -> int:
+    """Return the product of an array's name, the first of the four of A."""
+    if name in ("encoder", "decoder"):
+        return 0 if name == "encoder" else -1
+    _, number, part = name.split(" ", 2)
+    return 1 + int(number) * PER_LAYER + _PRODUCTS[part]
 
 
 def _layer_and_part(name: str) -> tuple[str, str]:

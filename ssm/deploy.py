@@ -117,10 +117,10 @@ class Deployment:
         state_products : products of A per step.
         """
         outputs, analog = np.diff(self.converters.adc_first), self.network.analog
-        planes = self.converters.n_planes
+        conversions = outputs * self.converters.planes * analog
         return {
-            "per_step": planes * int(outputs[:-1][analog[:-1]].sum()),
-            "at_end": planes * int(outputs[-1]) if analog[-1] else 0,
+            "per_step": int(conversions[:-1].sum()),
+            "at_end": int(conversions[-1]),
             "state_products": int(self.network.sign.size) * self.products_per_mode,
         }
 
@@ -180,13 +180,14 @@ def deploy(
     layout = place(requests_of(parts, spec), spec)
     exact = [group_blocks(part.weights, group_of(part, spec)) for part in parts]
     network = build_network(model, forms, form, decay, parts, exact, spec)
-    record = ranges.record(network, _exact_weights(parts, exact), signal, model, spec)
-    converters = ranges.converters(network, record, model, spec)
+    record, largest = ranges.record(network, _exact_weights(parts, exact), signal, model, spec)
+    converters = ranges.converters(network, record, model, spec, largest)
     parts = [_with_row_range(part, converters, network) for part in parts]
     target, weights = _map_weights(parts, layout, spec)
     wiring = wire(network, converters)
     converters = ranges.with_fixed_range(
-        network, converters, weights, wiring.column, wiring.row, wiring.dac_step, spec
+        network, converters, weights, wiring.column, wiring.row, wiring.dac_step,
+        wiring.row_limit, spec,
     )
     if form == "leapfrog":
         _warn_of_white_noise(forms, target, layout, spec)

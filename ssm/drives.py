@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ssm.forms import leapfrog_cells
+from ssm.kernels.network import A_PRODUCT, C_PRODUCT
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -69,6 +70,7 @@ def measured_drives(d: Deployment) -> Drives:
     x = d.signal[:_SEQUENCES, :_STEPS].astype(float)
     full, state_full = (float(limit) if limit > 0 else 1.0 for limit in
                         (c.dac_limit, c.state_dac_limit))
+    width = int(c.planes[0])
     accesses, states, skips, mixes = [], [], [], []
     h = x @ model.encoder_weight + model.encoder_bias
     for k, layer in enumerate(model.layers):
@@ -78,31 +80,34 @@ def measured_drives(d: Deployment) -> Drives:
         driven, held = _drive_states(d, layer, u, step)
         accesses.append(driven)
         states.append(held)
-        skips.append(_share(d, u, c.skip_step[k] * full))
+        skips.append(_share(d, u, c.skip_step[k] * full, width, int(c.planes[1 + C_PRODUCT])))
         y = _gelu(layer.respond(u)[0])
-        mixes.append(_share(d, y, c.mix_step[k] * full))
+        mixes.append(_share(d, y, c.mix_step[k] * full, width, width))
         y = y @ layer.mix_weight + layer.mix_bias
         if model.gate == "glu":
             y = y[..., : model.n_heads] / (1 + np.exp(-y[..., model.n_heads :]))
         h = _normalise(model, layer, h + y) if model.norm == "post" else h + y
     pooled = h.mean(axis=1, keepdims=True) if model.pool == "mean" else h[:, -1:]
     return Drives(
-        _share(d, x, c.input_step * full), accesses, states, skips, mixes,
-        _share(d, pooled, c.decode_step * full),
+        _share(d, x, c.input_step * full, width, width), accesses, states, skips, mixes,
+        _share(d, pooled, c.decode_step * full, width, width),
         f"the error-free model on {len(x)} calibration sequences of {x.shape[1]} steps",
     )
 
 
-def _share(d: Deployment, x: Real, full: Real) -> Real:
-    """Return the mean over samples and steps of what inputs x (n, time, ...) draw, see Drives."""
+def _share(d: Deployment, x: Real, full: Real, width: int, drives: int) -> Real:
+    """Return the mean over samples and steps of what inputs x (n, time, ...) draw, see Drives.
+
+    width : bits of the magnitude of their codes. drives : of the product, at least as many where
+    bits go one by one.
+    """
     size = np.minimum(np.abs(x) / full, 1.0)
     mode = d.spec.dac.mode
     if mode == "pulse_width":
         drawn = size
     elif mode == "bit_serial":
-        planes = d.converters.n_planes
-        codes = np.rint(size * (2**planes - 1)).astype(np.int64)
-        drawn = sum((codes >> k & 1).astype(float) for k in range(planes)) / planes
+        codes = np.rint(size * (2**width - 1)).astype(np.int64)
+        drawn = sum((codes >> k & 1).astype(float) for k in range(width)) / drives
     else:
         drawn = size**2
     return np.asarray(drawn.mean(axis=(0, 1)))
@@ -122,8 +127,11 @@ def _drive_states(d: Deployment, layer: Layer, u: Real, full: Real) -> tuple[Rea
     pole = layer.pole.ravel()
     drawn, held = np.zeros((2, 3, modes)), np.zeros((2, modes))
 
-    def one(x: Real, row: int) -> Real:
-        return _share(d, x[:, None], full[row])
+    of_states = int(d.converters.planes[1 + A_PRODUCT])
+
+    def one(x: Real, row: int, product: int = A_PRODUCT) -> Real:
+        drives = int(d.converters.planes[1 + product])
+        return _share(d, x[:, None], full[row], of_states, drives)
 
     for k in range(n_steps):
         if cells is not None:
@@ -141,8 +149,8 @@ def _drive_states(d: Deployment, layer: Layer, u: Real, full: Real) -> tuple[Rea
                 drawn[1, 0] += one(q, 1)
             p, q = pole.real * p - pole.imag * q, pole.real * q + pole.imag * p
         p = p + np.repeat(u[:, k], layer.pole.shape[1], axis=1)
-        held[0] += one(p, 0)
-        held[1] += one(q, 1)
+        held[0] += one(p, 0, C_PRODUCT)
+        held[1] += one(q, 1, C_PRODUCT)
     return drawn / n_steps, held / n_steps
 
 

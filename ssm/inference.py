@@ -413,7 +413,7 @@ def saturation_of(
 
     clipped : (n_products,) of n_runs runs of n_steps steps.
     """
-    each = np.diff(d.converters.adc_first) * d.network.analog * d.converters.n_planes * n_runs
+    each = np.diff(d.converters.adc_first) * d.network.analog * d.converters.planes * n_runs
     each[:-1] *= n_steps
     parts = {"encoder": [0]}
     for layer in range(d.model.n_layers):

@@ -122,14 +122,16 @@ def ideal_converters(network: Network) -> Converters:
         ones(2 * network.sign.size, f), ones(2 * network.sign.size, f),
         ones((n_layers, n_heads), f), ones((n_layers, n_heads), f), ones(n_heads, f),
         np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), ones(int(counts.sum()), f),
-        ones(int(counts.sum()), f), 1,
+        ones(int(counts.sum()), f), ones(counts.size, np.int64),
     )
 
 
 def record(
     network: Network, w: np.ndarray, signal: np.ndarray, model: Model, spec: ChipSpec
-) -> Record:
-    """Return the signals that the converters must hold, from the error-free model on `signal`.
+) -> tuple[Record, np.ndarray]:
+    """Return the signals that the converters must hold, and the largest states (2 K,).
+
+    From the error-free model on `signal`.
 
     The largest ones, or what the spec's ranges ask for: a second run then counts magnitudes in
     bins of the largest. With bit-serial inputs the outputs are those of single bits, seen in a run
@@ -137,16 +139,18 @@ def record(
     """
     ideal = ideal_converters(network)
     seen = empty_record(network, True)
-    _observe(network, w, signal, ideal, seen)
+    every = network._replace(analog=np.ones(network.analog.size, bool))  # so that all are recorded
+    _observe(every, w, signal, ideal, seen)
+    largest = seen.states
     count_rows = spec.dac.range == "percentile"
     count_outputs = spec.adc.range in ("percentile", "least_error")
-    serial = converters(network, seen, model, spec).n_planes > 1
+    serial = converters(network, seen, model, spec, largest).planes.max() > 1
     if count_rows or (count_outputs and not serial):
         counted = _with_bins(network, seen, spec, count_rows, count_outputs and not serial)
-        _observe(network, w, signal, ideal, counted)
+        _observe(every, w, signal, ideal, counted)
         seen = _reduced(network, counted, spec)
     if serial:
-        driven = converters(network, seen, model, spec)._replace(
+        driven = converters(network, seen, model, spec, largest)._replace(
             adc_limit=np.float32(0), state_limit=np.float32(0)
         )
         seen = seen._replace(outputs=np.zeros_like(seen.outputs))
@@ -157,7 +161,7 @@ def record(
             counted = _with_bins(network, seen, spec, False, True)
             _observe(network, w, signal, driven, counted)
             seen = _reduced(network, counted, spec)
-    return seen
+    return seen, largest
 
 
 def _observe(
@@ -171,8 +175,6 @@ def _observe(
     from ssm.kernels import sequence
     from ssm.kernels.weights import no_cells, no_correction
 
-    # every product passes through its converters here, so that all are recorded
-    every = network._replace(analog=np.ones(network.analog.size, bool))
     cells, draws, source = no_cells(w)
     logits = np.zeros((1, len(signal), network.decoder_bias.size), np.float32)
     traces = np.zeros((1, len(signal), 0, 2, network.sign.size), np.float32)
@@ -180,7 +182,7 @@ def _observe(
     with one_thread():
         sequence.run_batch(
             signal, 0, draws, cells, [NO_TELEGRAPH], np.zeros((1, 1), np.float32),
-            [no_correction(w)], [no_periphery(through.n_planes)], every, through, seen,
+            [no_correction(w)], [no_periphery()], network, through, seen,
             source, *buffer_sizes(network), logits, traces, clipped,
         )
 
@@ -268,21 +270,20 @@ def _reduced(network: Network, counted: Record, spec: ChipSpec) -> Record:
 
 def with_fixed_range(
     network: Network, found: Converters, weights: WeightMap, column: np.ndarray, row: np.ndarray,
-    row_step: np.ndarray, spec: ChipSpec,
+    row_step: np.ndarray, row_limit: np.ndarray, spec: ChipSpec,
 ) -> Converters:
     """Return converters whose ADC range is the spec's number of full currents of a cell.
 
     A cell at g_max less one at g_min, driven at its row's full scale, is a full current; a column
     takes the largest of its rows. Columns of A take the power of two above. column, row :
-    (n_weights,) of every weight; row_step : (n_rows,) one code of every row.
+    (n_weights,) of every weight; row_step, row_limit : (n_rows,) one code and the largest.
     """
     if isinstance(spec.adc.range, str):
         return found
     there = (column >= 0) & (weights.plus[0] >= 0)
     device = spec.device
-    full = row_step[row[there]].astype(float) * float(
-        drive_limit(spec.dac, found.dac_limit) or np.float32(1)
-    )
+    codes = np.maximum(drive_limit(spec.dac, row_limit), 1.0)
+    full = (row_step * codes).astype(float)[row[there]]
     current = full * weights.scale[0][there] * (device.g_max_s - device.g_min_s)
     largest = np.zeros(found.adc_step.size)
     np.maximum.at(largest, column[there], current)
@@ -297,12 +298,15 @@ def with_fixed_range(
     )
 
 
-def converters(network: Network, seen: Record, model: Model, spec: ChipSpec) -> Converters:
+def converters(
+    network: Network, seen: Record, model: Model, spec: ChipSpec, largest: np.ndarray
+) -> Converters:
     """Return converters whose ranges cover the recorded signals, or that the model learned.
 
     States, skip inputs and the outputs of A get ranges and steps that are powers of two, shifts
     in logic: the range 2^k has 2^(bits - 1) steps a side, and the last one is clipped. Matrices
-    have one input range, and one output range a column. Steps that a model was trained with
+    have one input range, and one output range a column. The registers hold twice the largest
+    states (2 K,), whatever part of them the DACs cover. Steps that a model was trained with
     (`Layer.state_step`, `act_step`) take the place of those from the signals; its states then
     reach their DACs as the register's codes. The leapfrog form has other states than those
     that the steps were learned for.
@@ -325,7 +329,7 @@ def converters(network: Network, seen: Record, model: Model, spec: ChipSpec) -> 
         a = slice(first[begin], first[begin + 4])
         output_steps[a] = _shift_steps(seen.outputs[a], spec.adc.headroom, adc)
     state_dac, states = dac, _shift_steps(seen.states, spec.dac.headroom, dac)
-    registers = _shift_steps(seen.states, _REGISTER_HEADROOM, register)
+    registers = _shift_steps(largest, _REGISTER_HEADROOM, register)
     if network.form != FORM_CODES["leapfrog"] and "state" in asked:
         learned = _learned_states(model)
         if learned is not None:
@@ -360,8 +364,17 @@ def converters(network: Network, seen: Record, model: Model, spec: ChipSpec) -> 
         adc_first=first,
         adc_step=output_steps.astype(f),
         adc_inverse=(1 / output_steps).astype(f),
-        n_planes=max(bit_planes(spec.dac, dac), bit_planes(spec.dac, state_dac)),
+        planes=_planes_of(counts.size, bit_planes(spec.dac, dac), bit_planes(spec.dac, state_dac)),
     )
+
+
+def _planes_of(n_products: int, of_inputs: int, of_states: int) -> np.ndarray:
+    """Return the drives of every product, (n_products,): no bit that its inputs do not have."""
+    planes = np.full(n_products, of_inputs)
+    kinds = (np.arange(n_products - 2)) % PER_LAYER
+    planes[1:-1][kinds < C_PRODUCT] = of_states
+    planes[1:-1][kinds == C_PRODUCT] = max(of_inputs, of_states)  # states, and the skip input
+    return planes
 
 
 def _learned_states(model: Model) -> NDArray[np.float64] | None:

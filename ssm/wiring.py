@@ -36,7 +36,7 @@ def draw_peripheries(d: Deployment, chip: Chip) -> list[Periphery]:
     """
     c = d.converters
     if not has_dac_errors(d.spec) and not has_adc_errors(d.spec):
-        return [no_periphery(c.n_planes)] * chip.n_replicas
+        return [no_periphery()] * chip.n_replicas
     wiring = wire(d.network, c)
     tile, col = _bit_lines(d)
     on_tiles = np.flatnonzero((wiring.column >= 0) & (d.weights.plus[0] >= 0))
@@ -49,7 +49,7 @@ def draw_peripheries(d: Deployment, chip: Chip) -> list[Periphery]:
         draw_periphery(
             d.spec, chip.seed_words, chip.first_replica + replica, wiring.dac_step.size,
             of_output[0], of_output[1], places, c.dac_limit, c.adc_limit,
-        )._replace(n_planes=c.n_planes)
+        )
         for replica in range(chip.n_replicas)
     ]
 
@@ -118,9 +118,11 @@ def wire(network: Network, converters: Converters) -> Wiring:
         put(product + C_PRODUCT, head_rows, columns)
         put_dense(product + MIX_PRODUCT, mixes + layer * n_heads, n_heads, n_mix)
     put_dense(network.analog.size - 1, decodes, n_heads, network.decoder_bias.size)
+    limit = np.full(decodes + c.decode_step.size, c.dac_limit)
+    limit[states:skips] = c.state_dac_limit
     return Wiring(
-        row, column, np.concatenate(steps), c.adc_step, c.dac_limit, c.adc_limit, c.adc_noise,
-        c.adc_first, c.n_planes,
+        row, column, np.concatenate(steps), c.adc_step, limit, c.adc_limit, c.adc_noise,
+        c.adc_first, int(c.planes.max()),
     )
 
 

@@ -81,7 +81,7 @@ def test_compensations_of_drift_are_compared_over_time(capsys, monkeypatch):
     run_example("03_drift.py", *options, "--limit", "60", monkeypatch=monkeypatch)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[2:]] == ["none", "global", "column", "affine"]
-    assert [int(line.split()[-1]) for line in lines[2:]] == [0, 20, 1400, 1400]
+    assert [int(line.split()[-1]) for line in lines[2:]] == [0, 20, 1400, 2800]
     month = {line.split()[0]: float(line.split()[-4]) for line in lines[2:]}
     assert month["none"] < 30 < 80 < month["global"]
 

@@ -16,11 +16,12 @@ from aimc_sim.kernels._jit import kernel
 # number (ties to even) in two additions; np.rint is a library call and 6 x slower in a loop.
 _ROUND = np.float32(12582912.0)
 _ZERO = np.float32(0.0)
+_ONE = np.float32(1.0)
 _HALF = np.float32(0.5)
 
 
 class Periphery(NamedTuple):
-    """The errors of the converters of one replica (float32), lengths in steps."""
+    """The errors of the converters of one replica (float32), lengths in steps of their own bits."""
 
     n_planes: int  # drives of a product: the bits of the magnitude in bit-serial mode, else 1
     dac_on: bool  # a DAC has any error
@@ -28,6 +29,7 @@ class Periphery(NamedTuple):
     dac_step: np.ndarray  # (1,) of a single matrix, whose full scale is 1
     dac_gain: np.ndarray  # (n_rows,)
     dac_offset: np.ndarray  # (n_rows,)
+    dac_limit: np.float32  # largest code of the DACs' own bits; 0: errors are of a full drive
     dac_table: np.ndarray  # (2 limit + 1,) INL at every code, (0,): none
     dac_noise: np.float32
     dac_keys: np.ndarray  # (n_products, 2) uint64
@@ -65,7 +67,7 @@ def bit_plane(code, plane):
 def non_linearity(table, x, limit):
     """Return the INL at x, in steps, |x| <= limit: linear between the entries of table.
 
-    The table spans -limit .. limit whatever its length: states may have fewer codes than inputs.
+    The table spans -limit .. limit whatever its length: a model may use fewer codes than there are.
     """
     position = (x + limit) * (np.float32(table.size - 1) / (limit + limit))
     k = min(np.int64(position), table.size - 2)
@@ -77,19 +79,21 @@ def non_linearity(table, x, limit):
 def distort(n, step, step_first, row, limit, periphery, z, out):
     """Errors of DACs in place: out[:n] <- gain (code + INL) + offset + noise, in steps of step.
 
-    out[k] is a whole number of step[step_first + k]; row : uint64, number of the first row; z
-    (n,): normals. A single step (1,) is that of all.
+    out[k] is a whole number of step[step_first + k], at most `limit`; row : uint64, number of the
+    first row; z (n,): normals. A single step (1,) is that of all. Where the codes in use are fewer
+    than the DACs have, a step is longer than theirs, and their errors are the same voltages.
     """
     gain, offset, table = periphery.dac_gain, periphery.dac_offset, periphery.dac_table
     single = step.size == 1
+    own = limit / periphery.dac_limit if periphery.dac_limit > _ZERO else _ONE
     for k in range(n):
         width = step[0] if single else step[step_first + k]
         code = out[k] / width
         if table.size > 0:
-            code += non_linearity(table, min(max(code, -limit), limit), limit)
-        code = code * gain[row + k] + offset[row + k]
+            code += own * non_linearity(table, min(max(code, -limit), limit), limit)
+        code = code * gain[row + k] + own * offset[row + k]
         if periphery.dac_noise > _ZERO:
-            code += periphery.dac_noise * z[k]
+            code += own * periphery.dac_noise * z[k]
         out[k] = code * width
 
 

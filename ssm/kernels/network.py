@@ -66,7 +66,7 @@ class Converters(NamedTuple):
     adc_first: np.ndarray  # (n_products + 1,) first output of a product
     adc_step: np.ndarray  # (n_outputs,) parts of a product one after the other
     adc_inverse: np.ndarray  # (n_outputs,)
-    n_planes: int  # drives of a product, more than one where the bits of inputs go one by one
+    planes: np.ndarray  # (n_products,) drives of each, several where bits of inputs go one by one
 
 
 class Weights(NamedTuple):
@@ -143,6 +143,7 @@ class Tiles(NamedTuple):
     adc_first: np.ndarray
     adc_step: np.ndarray
     adc_inverse: np.ndarray
+    planes: np.ndarray
     periphery: Periphery
     state_row: int  # number of the first state among the rows
     recording: bool  # Record.on

@@ -220,7 +220,7 @@ def dense(product, x, n_out, step, row, tiles, address):
     part_rows = tiles.part_rows[product]
     n_parts = (n_in + part_rows - 1) // part_rows
     noisy, analog = tiles.noisy[product], tiles.analog[product]
-    n_planes = tiles.periphery.n_planes if analog else 1
+    n_planes = tiles.planes[product] if analog else 1
     if n_planes > 1:
         copy(x, _0, rows, tiles.p0)
     for plane in range(n_planes):
@@ -331,7 +331,7 @@ def read_heads(product, x0, x1, u, n_modes, group, at, step, skip_row, tiles, ad
     part_rows = tiles.part_rows[product]
     n_parts = (span + part_rows - 1) // part_rows
     noisy, analog = tiles.noisy[product], tiles.analog[product]
-    n_planes = tiles.periphery.n_planes if analog else 1
+    n_planes = tiles.planes[product] if analog else 1
     if n_planes > 1:
         copy(x0, _0, modes, tiles.p0)
         copy(x1, _0, modes, tiles.p1)

@@ -37,9 +37,9 @@ def gather_tiles(network, weights, converters, record, work):
         weights.spread, weights.noisy, weights.keys, weights.offset, converters.dac_limit,
         converters.state_dac_limit, converters.state_step, converters.state_inverse,
         converters.adc_limit, converters.adc_noise, converters.adc_first, converters.adc_step,
-        converters.adc_inverse, weights.periphery, network.n_in, record.on, record.states, record.outputs,
-        record.row_inverse, record.row_counts, record.output_inverse, record.output_counts, work.y,
-        work.s, work.total, work.z, work.p0, work.p1, work.p2, work.drive_z, work.clipped,
+        converters.adc_inverse, converters.planes, weights.periphery, network.n_in, record.on,
+        record.states, record.outputs, record.row_inverse, record.row_counts,
+        record.output_inverse, record.output_counts, work.y, work.s, work.total, work.z, work.p0, work.p1, work.p2, work.drive_z, work.clipped,
     )
 
 
@@ -211,9 +211,9 @@ def run_batch(
 
     x (n, time, n_in) float32; g (replica, n_cells); telegraphs, corrections, peripheries: one a
     replica; traces (replica, n, time or 0, 2, K); clipped (replica, n, n_products) int64: the
-    conversions that clipped are added; layers (replica, n, time, L + 1, H) or None. The threads share the axis replica x sequence; they are
-    Python's, since the kernels hold no lock and a parallel loop of numba would compile all that
-    it calls three times more. A sequence costs some 40 us outside the kernels.
+    conversions that clipped are added; layers (replica, n, time, L + 1, H) or None. The threads
+    share the axis replica x sequence; they are Python's, since the kernels hold no lock and a
+    parallel loop of numba would compile all that it calls three times more. A sequence costs some 40 us outside the kernels.
     """
     n_replicas, n_samples, n_classes = logits.shape
 

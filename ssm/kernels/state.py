@@ -103,7 +103,7 @@ def advance_pairs(product, first, n_layer, group, keep, x, tiles, address, x0, x
     half, y = x.size // 2, tiles.y
     chunk = CHUNK if group == 1 else n_layer
     analog = tiles.analog[product]
-    n_planes = tiles.periphery.n_planes if analog else 1
+    n_planes = tiles.planes[product] if analog else 1
     dac_on = tiles.periphery.dac_on and analog
     dac_limit = tiles.state_dac_limit if analog else _ZERO
     apart = padded(n_layer)
@@ -177,7 +177,7 @@ def advance_leapfrog(
     half, y = x.size // 2, tiles.y
     chunk = CHUNK if group == 1 else n_layer
     analog = tiles.analog[product]
-    n_planes = tiles.periphery.n_planes if analog else 1
+    n_planes = tiles.planes[product] if analog else 1
     dac_on = tiles.periphery.dac_on and analog
     dac_limit = tiles.state_dac_limit if analog else _ZERO
     for low in range(0, n_layer, chunk):

@@ -38,11 +38,11 @@ def test_bits_outside_1_to_16_are_refused(converter, bits):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"dac.bits": "ideal", "dac.mode": "bit_serial"}, "say how many bits"),
+        ({"dac.bits": "ideal", "dac.mode": "bit_serial"}, r"\. Say how many bits"),
         ({"dac.mode": "bit_serial", "dac.inl_lsb": (0.0, 1.0)}, "no table of non-linearity"),
-        ({"adc.inl_lsb": (1.0,)}, "lowest and the highest code"),
-        ({"adc.inl_lsb": (0.0, 1.0), "adc.dnl_lsb": (0.0,) * 254}, "give one of them"),
-        ({"adc.dnl_lsb": (0.0,) * 7}, "8 bit have 254 steps"),
+        ({"adc.inl_lsb": (1.0,)}, r"\. Give it at the lowest and the highest code"),
+        ({"adc.inl_lsb": (0.0, 1.0), "adc.dnl_lsb": (0.0,) * 254}, r"\. Give one of them"),
+        ({"adc.dnl_lsb": (0.0,) * 7}, r"8 bit have 254 steps .*\. Give one for each"),
         ({"adc.range": 0.0}, "adc.range"),
         ({"adc.range": "median"}, "adc.range"),
         ({"adc.percentile": 101.0}, "adc.percentile"),

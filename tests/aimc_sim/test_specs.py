@@ -255,6 +255,9 @@ def test_a_formula_in_microsiemens_without_its_unit_is_refused(card, field, valu
         ({"temperature_k": "1kg"}, r"one of K, or a bare number in SI"),
         ({"tile": 6}, r"\(got 6\)\. Give a value of that kind"),
         ({"adc.bits": 0}, r"\(got 0\)\. Give a value in range"),
+        ({"adc.bits": "idel"}, r"known value \(got idel\)\. Did you mean 'ideal'\?"),
+        ({"adc.range": -3}, r"greater than 0 \(got -3\)\. Give a value in range"),
+        ({"adc.range": "most"}, r"\(got most\)\. Choose one of largest, percentile, least_error"),
         ({"device.floor_s": 1e-6}, r"g_max_s\. Give values that go together"),
     ],
 )

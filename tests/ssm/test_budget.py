@@ -164,9 +164,13 @@ def test_lasting_errors_add_up_over_chips():
 
 
 def test_faults_and_every_other_cause_have_a_share():
-    spec = PCM.replace(faults=FaultSpec(stuck_low=0.2), levels=16)
+    spec = PCM.replace(
+        faults=FaultSpec(stuck_low=0.2), levels=16, wires={"r_wl_ohm": 5.0, "r_bl_ohm": 5.0}
+    )
     table = as_table(signal_budget(deploy(MODEL, spec, calibrate=X), X, at_s=3600.0))
-    causes = ("programming", "levels", "faults", "drift", "read noise", "DAC", "ADC", ALL_CAUSES)
+    causes = (
+        "programming", "levels", "faults", "wires", "drift", "read noise", "DAC", "ADC", ALL_CAUSES
+    )
     for cause in causes:
         assert table[ALL_LAYERS, cause].relative_rms > 0
     assert {cause for _, cause in table} == set(causes)

@@ -28,8 +28,18 @@ def micro(*polynomial):
     return {"of": "g_us", "unit_s": 1e-6, "polynomial": polynomial}
 
 
-def suffering_chip(compensation, noise_in_time):
-    """A chip with every part that goes together: drift, all noise, write-verify, pieces, faults."""
+# what does not go together is shared out among the forms
+OF_FORM = {
+    "leapfrog": {"wires.pairs": "separate"},
+    "delta": {"dac.mode": "bit_serial", "dac.noise_lsb": 0.01, "dac.offset_lsb": 0.005},
+    "direct": {"layout": "head", "tile.idle": "g_min", "tile.rows": 16, "tile.cols": 64},
+    "digital": {"adc.range": "least_error", "wires.drive": "both"},
+}
+
+
+def suffering_chip(form, compensation, noise_in_time):
+    """A chip with every part that goes together: drift, all noise, write-verify, pieces, faults,
+    wires and converters with errors."""
     device = PCM.device.replace(
         pulses={
             "set_mean": micro(1.5), "set_sigma": micro(0.5), "reset_mean": micro(-1.5),
@@ -44,13 +54,19 @@ def suffering_chip(compensation, noise_in_time):
             "read_noise.white": {"polynomial": [0.01]}, "drift.activation_energy_ev": 0.4,
         },
     )
-    return PCM.replace(
+    chip = PCM.replace(
         device=device, levels=8, slices=2, cells_per_weight=2, noise_in_time=noise_in_time,
         spectrum_from_steps=3, compensation=compensation, compensation_reads=8,
         temperature_k=310.0, write={"tolerance_s": 0.6e-6, "max_pulses": 30},
         faults={"stuck_low": 0.03, "stuck_high": 0.03, "dead_rows": 0.03, "dead_cols": 0.03},
-        **{"adc.noise_lsb": 0.3},
+        wires={"r_wl_ohm": 2.0, "r_bl_ohm": 3.0, "r_driver_ohm": 50.0, "retol": 1e-3},
+        **{
+            "adc.noise_lsb": 0.3, "adc.gain_sigma": 0.01, "adc.offset_lsb": 0.3,
+            "adc.unit_mismatch": 0.01, "adc.columns_per_adc": 4, "dac.gain_sigma": 0.01,
+            "dac.noise_lsb": 0.3, "dac.offset_lsb": 0.2,
+        },
     )
+    return chip.replace(**OF_FORM[form])
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -59,7 +75,7 @@ def test_threads_pieces_turns_streams_files_and_chunks_show_in_no_answer(
     monkeypatch, tmp_path, form, compensation, noise_in_time
 ):
     model, x = random_model(seed=3), random_input(5, 5, 24)
-    spec = suffering_chip(compensation, noise_in_time)
+    spec = suffering_chip(form, compensation, noise_in_time)
     d = ssm.deploy(model, spec, form, calibrate=x)
     three = d.program(seed=2, chips=3).wait(HOUR)
     whole = three.infer(x).logits
@@ -105,14 +121,14 @@ def test_threads_pieces_turns_streams_files_and_chunks_show_in_no_answer(
 @pytest.mark.parametrize("form", FORMS)
 def test_every_part_can_be_switched_off_and_on_alone(form):
     model, x = random_model(seed=3), random_input(5, 3, 24)
-    spec = suffering_chip("affine", "spectrum")
+    spec = suffering_chip(form, "affine", "spectrum")
     found = evaluation.evaluate(
         model, spec, x, form=form, seed=2, times_s=(HOUR,), calibrate=x
     )
     names = set(non_idealities(spec))
     assert names == {
-        "programming", "faults", "drift", "1/f noise", "white noise", "telegraph noise", "DAC",
-        "ADC noise", "ADC",
+        "programming", "faults", "wires", "drift", "1/f noise", "white noise", "telegraph noise",
+        "DAC noise", "DAC mismatch", "DAC", "ADC noise", "ADC mismatch", "ADC",
     }
     for alone in (False, True):
         varied = evaluation.vary(found, x, seed=2, alone=alone)
