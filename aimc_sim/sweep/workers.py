@@ -7,6 +7,7 @@ stop early, and hand back outcomes as they come. Outcomes do not depend on who m
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -148,7 +149,12 @@ def _result(future: Any) -> Outcome | None:
 
 
 def _end_with(parent: int) -> None:
-    """Have this worker end when the run that started it is gone, killed as it may be."""
+    """Have this worker end when the run that started it is gone, killed as it may be.
+
+    An interrupt from the keyboard reaches the whole group of processes; the run alone answers
+    it, and ends its workers.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -104,3 +104,27 @@ def _is_running(pid: int) -> bool:
     except OSError:
         return False
     return stat.rsplit(")", 1)[1].split()[0] != "Z"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of a group of processes")
+def test_an_interrupt_from_the_keyboard_is_answered_once(tmp_path):
+    """It reaches the workers too, which must neither write to the terminal nor hang."""
+    log = tmp_path / "log"
+    script = (
+        f"import sys; sys.path[:0] = [{str(TESTS)!r}, {str(TESTS.parents[1])!r}]\n"
+        "from sweep_tasks import thousand\n"
+        "from aimc_sim.sweep import run\n"
+        "try:\n"
+        f"    run(thousand({str(log)!r}), {str(tmp_path / 'n.nc')!r}, processes=2)\n"
+        "except KeyboardInterrupt:\n"
+        "    sys.exit(130)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stderr=subprocess.PIPE, start_new_session=True, text=True
+    )
+    while process.poll() is None and _results(tmp_path / "n.journal") < 20:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (130, "")
+    assert 20 <= _results(tmp_path / "n.journal") < N_TASKS
