@@ -57,7 +57,7 @@ def show(epoch: Epoch | TunedEpoch) -> None:
 def on_chips(model: ssm.Model, task: Task, chips: int) -> np.ndarray:
     """Return the test accuracy of sampled chips a day after programming, A in logic."""
     spec = ChipSpec.preset(CHIP)
-    deployed = ssm.deploy(model, spec, "digital", calibrate=task.x_train[:64])
+    deployed = ssm.deploy(model, spec, "digital", calibrate=task.calibration())
     programmed = deployed.program(seed=0, chips=chips).wait(DAY_S)
     return programmed.infer(task.x_test).accuracy(task.y_test)
 

@@ -132,7 +132,7 @@ def main() -> None:
         cells = []
         for rate in RATES:
             deployed = ssm.deploy(
-                model, chip_with_stuck_cells(rate, idle), form, calibrate=task.x_train[:64],
+                model, chip_with_stuck_cells(rate, idle), form, calibrate=task.calibration(),
                 digital=IN_LOGIC,
             )
             programmed = deployed.program(seed=0, chips=chips)

@@ -1,6 +1,7 @@
 """What errors of A's cells alone cost in every analog form: accuracy and unstable modes.
 
     python examples/15_forms_by_error.py [--model FILE] [--chips N] [--limit N] [--errors A ...]
+        [--laws own full]
 
 A is on cells that err by a, everything else exact, no retraining. Two laws of error:
 own: a times the cell's own conductance, so that a small weight errs little; it takes a device
@@ -23,6 +24,7 @@ from ssm.tasks import is_at_hand
 
 MODELS = Path(__file__).parent / "models"
 FORMS = (("direct", "tile"), ("delta", "tile"), ("leapfrog", "tile"), ("leapfrog", "digital"))
+LAWS = ("own", "full")
 EXACT_PARTS = ("encoder", "readout", "mixing", "decoder")
 
 
@@ -51,6 +53,7 @@ def main() -> None:
         "--errors", type=float, nargs="+", default=[0.001, 0.003, 0.01, 0.03, 0.05, 0.1],
         help="shares",
     )
+    parser.add_argument("--laws", nargs="+", choices=LAWS, default=LAWS)
     options = parser.parse_args()
 
     model = ssm.load(options.model or default_model())
@@ -62,7 +65,7 @@ def main() -> None:
         f"{exact:.1f} %\nerrors of A's cells alone: accuracy in %, lowest to highest of "
         f"{options.chips} chips (share of modes outside the unit circle)"
     )
-    for law in ("own", "full"):
+    for law in options.laws:
         head = "".join(f"{100 * error:g} %".rjust(19) for error in options.errors)
         print(f"\n{f'a of the {law} cell' if law == 'full' else 'a of the own value':22}{head}")
         for form, decay in FORMS:

@@ -26,16 +26,9 @@ from ssm.quantize import Precision, check_bits
 from ssm.resume import read_state, write_state
 from ssm.schemes import Scheme
 from ssm.tasks import Task
-from ssm.train import (
-    DivergedError,
-    are_sound,
-    check_settings,
-    choose_device,
-    default_device,
-    kept_in,
-    training_data,
-)
+from ssm.train import DivergedError, are_sound, choose_device, default_device, kept_in
 from ssm.trainable import Trainable
+from ssm.training_data import check_settings, training_data
 
 _CALIBRATION_ROWS = 256
 _SCORED_AT_ONCE = 250

@@ -83,7 +83,7 @@ def _from_task(model: Model, name: str) -> RunData:
     asked = f"run task '{name}'"
     _check_width(task.x_test, model, asked)
     _check_labels(task.y_test, model, asked)
-    rows = task.x_train[:CALIBRATION_ROWS]
+    rows = task.calibration(CALIBRATION_ROWS)
     digest = hashlib.sha256(task.x_test.tobytes() + task.y_test.tobytes()).hexdigest()
     return RunData(
         task.x_test,

@@ -204,7 +204,7 @@ def train(
         start, lr = from_model, _or(lr, 2e-3)
         common["scheme"] = scheme
         if not quiet:
-            typer.echo("compiling on the first run of this version takes a minute", err=True)
+            typer.echo("the first run after an installation compiles for a minute", err=True)
 
         def make() -> Model:
             return _train_further(task, start, precision, chip, _or(at, "1d"), form, lr, common)

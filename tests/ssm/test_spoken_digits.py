@@ -42,7 +42,7 @@ def test_training_rounded_gave_back_what_rounding_takes(spoken):
     right = []
     for model in (tuned, ssm.quantize(ssm.load(FLOAT), bits)):
         chip = ssm.deploy(
-            model, ChipSpec.preset("ideal"), "digital", calibrate=spoken.x_train[:256]
+            model, ChipSpec.preset("ideal"), "digital", calibrate=spoken.calibration(256)
         )
         answers = chip.program(0).infer(spoken.x_test).logits.argmax(axis=1)
         right.append(int((answers == spoken.y_test).sum()))

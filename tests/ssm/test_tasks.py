@@ -71,3 +71,16 @@ def test_unknown_task_without_a_near_name_lists_all():
     with pytest.raises(UsageError, match=r"Choose one of the known tasks: .*digits"):
         load_task("weather")
     assert "digits" in task_names()
+
+
+def test_sequences_for_calibration_are_the_first_or_spread_where_those_lack_a_class(digits):
+    np.testing.assert_array_equal(digits.calibration(64), digits.x_train[:64])
+    order = np.argsort(digits.y_train, kind="stable")
+    ordered = dataclasses.replace(
+        digits, x_train=digits.x_train[order], y_train=digits.y_train[order]
+    )
+    found = {row.tobytes() for row in ordered.calibration(64)}
+    assert len(found) == 64
+    labels = [y for x, y in zip(digits.x_train, digits.y_train, strict=True)
+              if x.tobytes() in found]
+    assert set(labels) == set(range(10))
