@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from ssm.deploy import Deployment, deploy
     from ssm.inference import ProgrammedModel, Run, StreamState, set_threads
     from ssm.model import Layer, Model
+    from ssm.prune import prune
+    from ssm.pruning_report import PruningReport, report_pruning
     from ssm.quantize import Precision, quantize
     from ssm.storage import load_chip
     from ssm.tasks import Task, load_task
@@ -31,6 +33,8 @@ _HOME_OF = {
     "ProgrammedModel": "inference", "Run": "inference", "StreamState": "inference",
     "set_threads": "inference",
     "Layer": "model", "Model": "model",
+    "prune": "prune",
+    "PruningReport": "pruning_report", "report_pruning": "pruning_report",
     "Precision": "quantize", "quantize": "quantize",
     "load_chip": "storage",
     "Task": "tasks", "load_task": "tasks",
@@ -44,6 +48,7 @@ __all__ = [
     "Model",
     "Precision",
     "ProgrammedModel",
+    "PruningReport",
     "Run",
     "StreamState",
     "Task",
@@ -52,7 +57,9 @@ __all__ = [
     "load",
     "load_chip",
     "load_task",
+    "prune",
     "quantize",
+    "report_pruning",
     "save",
     "set_threads",
     "start_models",

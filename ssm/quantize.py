@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from aimc_sim.errors import UsageError, nearest
+from ssm.kinds import with_stand_ins, without_stand_ins
 from ssm.model import Layer, Model
 
 _LEAST, _MOST = 2, 16
@@ -118,7 +119,7 @@ Give a whole number from 2 to 16.
 def _quantize_layer(layer: Layer, precision: Precision) -> Layer:
     return dataclasses.replace(
         layer,
-        pole=round_poles(layer.pole, precision.a),
+        pole=_round_own_poles(layer, precision.a),
         drive=_round_complex(layer.drive, precision.b),
         readout=_round_complex(layer.readout, precision.c),
         skip=round_symmetric(layer.skip, precision.d, axis=0),
@@ -126,6 +127,14 @@ def _quantize_layer(layer: Layer, precision: Precision) -> Layer:
         state_step=None if precision.state is not None else layer.state_step,
         act_step=None if precision.act is not None else layer.act_step,
     )
+
+
+def _round_own_poles(layer: Layer, bits: int | None) -> np.ndarray:
+    """Return a layer's poles on the grid of those that are there, real ones still real."""
+    if bits is None:
+        return layer.pole
+    rounded = round_poles(with_stand_ins(layer.pole, layer.mode_weight), bits)
+    return without_stand_ins(rounded, layer.pole, layer.mode_weight)
 
 
 def round_symmetric(w: np.ndarray, bits: int | None, axis: int) -> np.ndarray:

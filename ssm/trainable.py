@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ssm.disturbance import Disturbance, power_of_two_above
+from ssm.kinds import stand_in_places
 from ssm.model import Layer, Model
 from ssm.quantize import Precision
 from ssm.recurrence import recur
@@ -36,6 +37,11 @@ class TrainableLayer(nn.Module):
     gain: Tensor
     state_range: Tensor
     skip_range: Tensor
+    pair: Tensor
+    alone: Tensor
+    negative: Tensor
+    rate_place: Tensor
+    phase_place: Tensor
 
     def __init__(
         self, layers: Sequence[Layer], precision: Precision, disturbance: Disturbance | None,
@@ -61,6 +67,7 @@ class TrainableLayer(nn.Module):
         self.mix_bias = nn.Parameter(_tensor(stack("mix_bias")))
         self.norm_scale = nn.Parameter(_tensor(stack("norm_scale")))
         self.norm_shift = nn.Parameter(_tensor(stack("norm_shift")))
+        self._keep_kinds(stack("mode_weight"), pole)
         # full-scale inputs of C's rows: a cell stands for a weight times that
         self.register_buffer("state_range", torch.ones((*pole.shape, 2)))
         self.register_buffer("skip_range", torch.ones(pole.shape[:2]))
@@ -68,6 +75,20 @@ class TrainableLayer(nn.Module):
         self.state_step = _step((*pole.shape, 2), precision.state)
         self.skip_step = _step((runs, 1), precision.act)
         self.mix_step = _step((runs, 1), precision.act)
+
+    def _keep_kinds(self, weight: np.ndarray, pole: np.ndarray) -> None:
+        """Remember which modes are pairs, real poles and none, (runs, H, M), and keep them so."""
+        self.register_buffer("pair", torch.as_tensor(weight == 2), persistent=False)
+        self.register_buffer("alone", torch.as_tensor(weight == 1), persistent=False)
+        self.register_buffer("negative", torch.as_tensor(pole.real < 0), persistent=False)
+        rate_place, phase_place = stand_in_places(weight)
+        self.register_buffer("rate_place", torch.as_tensor(rate_place), persistent=False)
+        self.register_buffer("phase_place", torch.as_tensor(phase_place), persistent=False)
+        # rounding leaves real poles gradients that are not quite zero, which AdamW would enlarge
+        self.frequency.register_hook(lambda grad: grad * self.pair)
+        self.readout.register_hook(
+            lambda grad: torch.stack([grad[..., 0], grad[..., 1] * self.pair], dim=-1)
+        )
 
     def kernel_parameters(self) -> list[nn.Parameter]:
         """Return the parameters of A, which want a slower learning rate."""
@@ -77,8 +98,19 @@ class TrainableLayer(nn.Module):
         """Return decay ln 1/|dA| and phase of dA, (runs, H, M), on their grids."""
         log_rate = torch.log(self.rate_start) + self.log_rate
         phase = 2 * self.rate_start * self.frequency
+        # grids span the modes that are there: others stand in for those that are not
+        log_rate = log_rate.gather(-1, self.rate_place)
+        phase = phase.gather(-1, self.phase_place)
         bits = self.precision.a
         return torch.exp(round_range(log_rate, bits)), round_range(phase, bits)
+
+    def own_poles(self) -> tuple[Tensor, Tensor]:
+        """Return what `poles` does, real poles at phase 0 or pi and of no mode at dA = 0."""
+        rate, phase = self.poles()
+        flat = torch.where(self.negative, math.pi, 0.0).to(phase.dtype)
+        none = ~(self.pair | self.alone)
+        rate = torch.where(none, -math.log(_FASTEST_DECAY), rate)
+        return rate, torch.where(self.pair, phase, flat)
 
     def gains(self) -> Tensor:
         """Return the folded readout G = mode_weight dB C, (runs, H, M, 2), on its grid."""
@@ -97,7 +129,7 @@ class TrainableLayer(nn.Module):
 
     def system(self, noisy: bool) -> tuple[Tensor, Tensor, Tensor]:
         """Return step matrices (runs, H, M, 2, 2), readout (runs, H, M, 2) and skip (runs, H)."""
-        rate, phase = self.poles()
+        rate, phase = self.own_poles()
         gain, skip = self.gains(), self.skips()
         if self.leapfrog:
             matrix, readout = self._leapfrog(rate, phase, gain, noisy)
@@ -110,9 +142,16 @@ class TrainableLayer(nn.Module):
             rows = torch.cat([self.state_range.flatten(-2), self.skip_range[..., None]], dim=-1)
             column = torch.cat([readout.flatten(-2), skip[..., None]], dim=-1) * rows
             largest = _positive(column.detach().abs().amax(dim=-1, keepdim=True))
-            column = self.disturbance.pairs(column, largest) / rows
+            found = self.disturbance.pairs(column, largest) / rows
+            column = torch.where(self._cells_of_c(skip), found, column / rows)
             readout, skip = column[..., :-1].unflatten(-1, readout.shape[-2:]), column[..., -1]
         return matrix, readout, skip
+
+    def _cells_of_c(self, skip: Tensor) -> Tensor:
+        """Return which weights of C's columns have cells, (runs, H, 2 M + 1)."""
+        states = torch.stack([self.pair | self.alone, self.pair], dim=-1).flatten(-2)
+        last = (self.pair | self.alone).any(dim=-1) | (skip != 0)
+        return torch.cat([states, last[..., None]], dim=-1)
 
     def _leapfrog(
         self, rate: Tensor, phase: Tensor, gain: Tensor, noisy: bool
@@ -130,9 +169,10 @@ class TrainableLayer(nn.Module):
         cells = [e, e, d, d]
         if noisy and self.disturbance is not None:
             analog = 2 if self.digital_decay else 4
+            exists = [self.pair, self.pair, self.pair | self.alone, self.pair]  # `ssm.places`
             cells = [
-                self.disturbance.singles(cell) if k < analog else cell
-                for k, cell in enumerate(cells)
+                torch.where(there, self.disturbance.singles(cell), cell) if k < analog else cell
+                for k, (cell, there) in enumerate(zip(cells, exists, strict=True))
             ]
             cells = [
                 cell.clamp(max=_WIDEST_E if k < 2 else _WIDEST_D) for k, cell in enumerate(cells)
@@ -190,19 +230,20 @@ class TrainableLayer(nn.Module):
 
     def to_layer(self, run: int) -> Layer:
         """Return the layer of one run with its weights on their grids and its learned steps."""
-        rate, phase = (_array(part[run]) for part in self.poles())
+        rate, phase = (_array(part[run]) for part in self.own_poles())
         start = self.start[run]
+        there = start.mode_weight > 0
         drive, readout = start.drive, _complex(self.readout[run])
         if self.precision.c is not None:
-            drive = np.ones_like(start.drive)
-            readout = _complex(self.gains()[run]) / start.mode_weight
+            drive = there.astype(complex)
+            readout = _complex(self.gains()[run]) / np.where(there, start.mode_weight, 1.0)
         steps = [self.skip_step, self.mix_step]
         act = [float(step()[run]) for step in steps if step is not None]
         return replace(
             start,
-            pole=np.exp(-rate + 1j * phase),
+            pole=_poles(rate, phase, start.mode_weight),
             drive=drive,
-            readout=readout,
+            readout=np.where(there, readout, 0.0),
             skip=_array(self.skips()[run]),
             mix_weight=_array(self.mixing()[run]),
             mix_bias=_array(self.mix_bias[run]),
@@ -425,6 +466,12 @@ def _array(x: Tensor) -> np.ndarray:
 def _complex(x: Tensor) -> np.ndarray:
     parts = _array(x)
     return np.asarray(parts[..., 0] + 1j * parts[..., 1])
+
+
+def _poles(rate: np.ndarray, phase: np.ndarray, mode_weight: np.ndarray) -> np.ndarray:
+    """Return dA, real where it stands alone and zero where there is no mode."""
+    pole = np.exp(-rate + 1j * phase)
+    return np.where(mode_weight == 2, pole, np.where(mode_weight == 1, pole.real, 0.0))
 
 
 def _stack(parts: Sequence[object]) -> Callable[[str], np.ndarray]:
