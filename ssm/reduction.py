@@ -213,9 +213,11 @@ def reduce_head(modes: Modes, n_states: int, n_steps: int | None = None) -> tupl
         return modes, 0.0
     soon = discounted(modes, n_steps)
     reduced = truncate(soon, n_states)
-    slowest = np.abs(modes.pole).max()
-    pole = reduced.pole * (1.0 if n_steps is None else np.exp(1.0 / n_steps))
-    pole = pole * np.minimum(1.0, slowest / np.maximum(np.abs(pole), slowest))
+    pole = reduced.pole
+    if n_steps is not None:
+        slowest = np.abs(modes.pole).max()
+        pole = pole * np.exp(1.0 / n_steps)
+        pole = pole * np.minimum(1.0, slowest / np.maximum(np.abs(pole), slowest))
     fitted = _fit_gains(soon, discounted(Modes(pole, reduced.gain, reduced.weight), n_steps))
     result = Modes(pole, fitted.gain, fitted.weight)
     return result, float(modes.impulse_response(1)[0] - result.impulse_response(1)[0])

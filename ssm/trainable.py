@@ -170,12 +170,11 @@ class TrainableLayer(nn.Module):
         if noisy and self.disturbance is not None:
             analog = 2 if self.digital_decay else 4
             exists = [self.pair, self.pair, self.pair | self.alone, self.pair]  # `ssm.places`
+            widest = [_WIDEST_E, _WIDEST_E, _WIDEST_D, _WIDEST_D]
             cells = [
-                torch.where(there, self.disturbance.singles(cell), cell) if k < analog else cell
-                for k, (cell, there) in enumerate(zip(cells, exists, strict=True))
-            ]
-            cells = [
-                cell.clamp(max=_WIDEST_E if k < 2 else _WIDEST_D) for k, cell in enumerate(cells)
+                torch.where(there, self.disturbance.singles(cell).clamp(max=most), cell)
+                if k < analog else cell
+                for k, (cell, there, most) in enumerate(zip(cells, exists, widest, strict=True))
             ]
         e1, e2, d1, d2 = cells
         k1, k2 = sign * (1 - d1), sign * (1 - d2)

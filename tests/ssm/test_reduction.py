@@ -26,7 +26,8 @@ def random_modes(seed, n_pairs=6, n_real=3, longest=0.999):
     n = n_pairs + n_real
     size = 1 - np.exp(rng.uniform(np.log(1 - longest), np.log(0.5), n))
     alone = np.arange(n) >= n_pairs
-    pole = size * np.where(alone, rng.choice([-1.0, 1.0], n), np.exp(1j * rng.uniform(0.01, 3.1, n)))
+    turn = np.exp(1j * rng.uniform(0.01, 3.1, n))
+    pole = size * np.where(alone, rng.choice([-1.0, 1.0], n), turn)
     gain = rng.normal(size=n) + 1j * np.where(alone, 0.0, rng.normal(size=n))
     return Modes(pole, gain * (1 - size), np.where(alone, 1.0, 2.0))
 
