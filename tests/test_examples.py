@@ -105,6 +105,18 @@ def test_scripts_that_train_run_on_few_digits(name, models, tmp_path, monkeypatc
     assert {model.task for model in found} == {"smnist-14x14"}
 
 
+@pytest.mark.compiled
+def test_ways_to_prune_are_compared_by_states_kept(capsys, monkeypatch):
+    run_example("12_pruning.py", "--quick", monkeypatch=monkeypatch)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()[2:]]
+    ways = ["magnitude", "hinf", "last", "aire", "balanced", "horizon"]
+    assert [line[1] for line in lines] == ["-", *ways, *ways]
+    found = {(line[0], line[1]): [float(text) for text in line[2:]] for line in lines}
+    states, cells, *_, score, _ = found["0.250", "balanced"]
+    assert states <= 0.25 * found["1.000", "-"][0] and cells < found["1.000", "-"][1]
+    assert score > max(found["0.250", way][4] for way in ways[:4])
+
+
 def test_every_example_has_a_test():
     tested = Path(__file__).read_text("utf-8")
     assert all(path.name in tested for path in EXAMPLES.glob("*.py"))
