@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from small_models import IDEAL, PCM, random_input, random_model, relative_error
 
+import ssm
 from aimc_sim.errors import UsageError
 from ssm.deploy import deploy
 from ssm.places import on_tiles, row_parts
@@ -90,6 +91,13 @@ def test_steps_one_by_one_give_what_the_whole_sequence_gives(form):
         y, state = programmed.step(X[:, step], state)
     np.testing.assert_array_equal(y, run.logits)
     assert (programmed.unstable_modes() >= 0).all()
+
+
+def test_a_programmed_chip_of_a_pruned_model_is_the_same_after_a_file(tmp_path):
+    programmed = deploy(PRUNED["balanced"], PCM, "leapfrog").program(seed=4).wait("1h")
+    programmed.save(tmp_path / "chip.npz")
+    again = ssm.load_chip(tmp_path / "chip.npz")
+    np.testing.assert_array_equal(again.infer(X).logits, programmed.infer(X).logits)
 
 
 def test_weights_without_cells_never_move():
