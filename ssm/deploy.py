@@ -35,6 +35,7 @@ from ssm.parts import (
     requests_of,
     scales_of,
 )
+from ssm.wiring import wire
 
 if TYPE_CHECKING:
     from ssm.inference import ProgrammedModel
@@ -131,11 +132,11 @@ class Deployment:
         per_step : conversions of every step. at_end : those of the decoder, once a sequence.
         state_products : products of A per step.
         """
-        analog, outputs = self.network.analog, self._outputs
+        analog, outputs, planes = self.network.analog, self._outputs, self.converters.n_planes
         a = np.arange(1, analog.size - 1).reshape(-1, PER_LAYER)[:, :C_PRODUCT]
         return {
-            "per_step": int(outputs[:-1][analog[:-1]].sum()),
-            "at_end": int(outputs[-1]) if analog[-1] else 0,
+            "per_step": planes * int(outputs[:-1][analog[:-1]].sum()),
+            "at_end": planes * int(outputs[-1]) if analog[-1] else 0,
             "state_products": int(outputs[a].sum()),
         }
 
@@ -145,8 +146,6 @@ class Deployment:
         first = self.converters.adc_first
         if places.is_even(self.model):
             return np.diff(first)
-        from ssm.correction import wire
-
         column = wire(self.network, self.converters).column
         there = np.unique(column[(column >= 0) & (self.weights.plus[0] >= 0)])
         return np.bincount(np.searchsorted(first, there, "right") - 1, minlength=first.size - 1)
@@ -212,11 +211,15 @@ def deploy(
         part_rows=places.summed_at_once(parts, model, spec, network.part_rows)
     )
     exact = _exact_weights(parts, cells)
-    record = ranges.record(network, exact, signal, model.n_classes)
+    record = ranges.record(network, exact, signal, model, spec)
     converters = ranges.converters(network, record, model, spec)
     parts = [_with_row_range(part, converters, network) for part in parts]
     tiles = places.on_tiles(parts, model, spec)
     target, weights = _map_weights(tiles, exact, network, layout, spec)
+    wiring = wire(network, converters)
+    converters = ranges.with_fixed_range(
+        network, converters, weights, wiring.column, wiring.row, wiring.dac_step, spec
+    )
     if form == "leapfrog":
         _warn_of_white_noise(forms, target, tiles, layout, spec)
     return Deployment(
