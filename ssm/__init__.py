@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from ssm.deploy import Deployment, deploy
     from ssm.inference import ProgrammedModel, Run, StreamState, set_threads
     from ssm.model import Layer, Model
+    from ssm.prune import prune
+    from ssm.pruning_report import PruningReport, report_pruning
     from ssm.quantize import Precision, quantize
     from ssm.schemes import Scheme
     from ssm.storage import load_chip
@@ -34,6 +36,8 @@ _HOME_OF = {
     "ProgrammedModel": "inference", "Run": "inference", "StreamState": "inference",
     "set_threads": "inference",
     "Layer": "model", "Model": "model",
+    "prune": "prune",
+    "PruningReport": "pruning_report", "report_pruning": "pruning_report",
     "Precision": "quantize", "quantize": "quantize",
     "Scheme": "schemes",
     "load_chip": "storage",
@@ -48,6 +52,7 @@ __all__ = [
     "Model",
     "Precision",
     "ProgrammedModel",
+    "PruningReport",
     "Run",
     "Scheme",
     "StreamState",
@@ -57,8 +62,10 @@ __all__ = [
     "load",
     "load_chip",
     "load_task",
+    "prune",
     "quantize",
     "read_campaign",
+    "report_pruning",
     "save",
     "set_threads",
     "start_models",

@@ -41,6 +41,7 @@ SCHEMA = "aimc-sim.model/1"
 WITH_GRIDS = "aimc-sim.model/2"  # a file that holds integers and scales of weights
 _FACTS = ("norm", "norm_kind", "norm_epsilon", "disc", "pool", "activation", "gate", "task",
           "precision", "name")
+_LATER_FACTS = ("unpruned_states",)  # that older files lack
 _PLAIN = "aimc-sim.safetensors"  # the same tensors again, inside our .pt files
 _RESAVE = "re-save with torch.save(model.state_dict(), path) where the file was made"
 _TENSOR_BUILDERS = ("torch._utils.", "collections.", "numpy", "_codecs.")
@@ -146,6 +147,7 @@ def to_bytes(model: Model, suffix: str = ".safetensors") -> bytes:
     real = {key: np.stack([array.real, array.imag], -1) if np.iscomplexobj(array) else array
             for key, array in arrays.items()}
     facts = {name: getattr(model, name) for name in _FACTS}
+    facts |= {name: value for name in _LATER_FACTS if (value := getattr(model, name)) is not None}
     facts["precision"] = None if model.precision is None else dict(model.precision)
     metadata = {"schema": SCHEMA, "facts": json.dumps(facts, sort_keys=True)}
     if grids:
@@ -402,6 +404,7 @@ def _own_model(tensors: Tensors, metadata: Mapping[str, Any], asked: str) -> Mod
     try:
         facts = json.loads(metadata["facts"])
         fields: dict[str, Any] = {fact: facts[fact] for fact in _FACTS}
+        fields |= {fact: facts[fact] for fact in _LATER_FACTS if fact in facts}
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(asked, f"its facts are damaged: {error}", "save it again") from error
     n_layers = len({key.split(".")[1] for key in (*tensors, *grids) if key.startswith("layers.")})

@@ -18,6 +18,7 @@ from ssm.kernels.network import (
     Network,
 )
 from ssm.kernels.weights import Cells, Correction, read_weights
+from ssm.places import of_cells_alone
 from ssm.ranges import output_counts
 from ssm.wiring import wire
 
@@ -54,7 +55,7 @@ def correct(
             of_product[:, list(products)] = found[:, k : k + 1]
         gain = of_product[:, d.weights.product].astype(np.float32)
     elif d.spec.compensation in ("column", "affine"):
-        wiring = wire(d.network, d.converters)
+        wiring = of_cells_alone(wire(d.network, d.converters), d.weights.plus[0])
         there = wiring.column >= 0
         one = np.ones(gain.shape[1], np.float32)
         w, v = np.empty_like(one), np.empty_like(one)

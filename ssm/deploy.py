@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,9 +14,16 @@ from aimc_sim.errors import InputError, UsageError, nearest
 from aimc_sim.mapping import Layout, Request, pieces_of, place, target_conductances
 from aimc_sim.noise import noise_split
 from aimc_sim.specs import ChipSpec, check_chip
-from ssm import ranges
+from ssm import places, ranges
 from ssm.forms import StateForm, state_form
-from ssm.kernels.network import FORM_CODES, NORM_CODES, PER_LAYER, Converters, Network
+from ssm.kernels.network import (
+    C_PRODUCT,
+    FORM_CODES,
+    NORM_CODES,
+    PER_LAYER,
+    Converters,
+    Network,
+)
 from ssm.model import Model
 from ssm.parts import (
     PARTS,
@@ -101,11 +109,19 @@ class Deployment:
         """Return how many neighbouring blocks belong to a head, of every array that has heads."""
         requests = [array.request for array in self.layout.arrays]
         n_heads = self.model.n_heads
-        return {r.name: r.n_blocks // n_heads for r in requests if r.name.endswith((" A", " C"))}
+        return {r.name: r.n_blocks // n_heads for r in requests if places.has_heads(r.name)}
+
+    @property
+    def n_modes(self) -> int:
+        """Modes of all layers and heads: pairs of poles, and real poles that stand alone."""
+        return int(sum((layer.mode_weight > 0).sum() for layer in self.model.layers))
 
     @property
     def products_per_mode(self) -> int:
-        """Products with cells, or pairs of cells, of A that are converted, per mode and step."""
+        """Products with cells, or pairs of cells, of A that are converted, per pair and step.
+
+        A real pole has one, and none in leapfrog form with digital decay.
+        """
         if self.form == "leapfrog":
             return 2 if self.decay == "digital" else 4
         return 0 if self.form == "digital" else 2
@@ -116,13 +132,24 @@ class Deployment:
         per_step : conversions of every step. at_end : those of the decoder, once a sequence.
         state_products : products of A per step.
         """
-        outputs, analog = np.diff(self.converters.adc_first), self.network.analog
+        outputs, analog = self.outputs, self.network.analog
         conversions = outputs * self.converters.planes * analog
+        a = np.arange(1, analog.size - 1).reshape(-1, PER_LAYER)[:, :C_PRODUCT]
         return {
             "per_step": int(conversions[:-1].sum()),
             "at_end": int(conversions[-1]),
-            "state_products": int(self.network.sign.size) * self.products_per_mode,
+            "state_products": int(outputs[a].sum()),
         }
+
+    @cached_property
+    def outputs(self) -> np.ndarray:
+        """Conversions of every product in a step, (n_products,): of columns that have cells."""
+        first = self.converters.adc_first
+        if places.is_even(self.model):
+            return np.diff(first)
+        column = wire(self.network, self.converters).column
+        there = np.unique(column[(column >= 0) & (self.weights.plus[0] >= 0)])
+        return np.bincount(np.searchsorted(first, there, "right") - 1, minlength=first.size - 1)
 
     def program(self, seed: int = 0, chips: int = 1, first_chip: int = 0) -> ProgrammedModel:
         """Return `chips` sampled chips, programmed (replicas first_chip .. of that seed)."""
@@ -177,23 +204,29 @@ def deploy(
     parts = list_parts(model, forms, form, decay, digital)
     if spec.layout == "head":
         parts = in_head_arrays(parts, form, spec)
-    layout = place(requests_of(parts, spec), spec)
-    exact = [group_blocks(part.weights, group_of(part, spec)) for part in parts]
-    network = build_network(model, forms, form, decay, parts, exact, spec)
-    record, largest = ranges.record(network, _exact_weights(parts, exact), signal, model, spec)
+    tiles = places.on_tiles(parts, model, spec)
+    layout = place(requests_of(tiles, spec), spec)
+    cells = [group_blocks(part.weights, group_of(part, spec)) for part in parts]
+    network = build_network(model, forms, form, decay, parts, cells, spec)
+    network = network._replace(
+        part_rows=places.summed_at_once(parts, model, spec, network.part_rows)
+    )
+    exact = _exact_weights(parts, cells)
+    record, largest = ranges.record(network, exact, signal, model, spec)
     converters = ranges.converters(network, record, model, spec, largest)
     parts = [_with_row_range(part, converters, network) for part in parts]
-    target, weights = _map_weights(parts, layout, spec)
+    tiles = places.on_tiles(parts, model, spec)
+    target, weights = _map_weights(tiles, exact, network, layout, spec)
     wiring = wire(network, converters)
     converters = ranges.with_fixed_range(
         network, converters, weights, wiring.column, wiring.row, wiring.dac_step,
         wiring.row_limit, spec,
     )
     if form == "leapfrog":
-        _warn_of_white_noise(forms, target, layout, spec)
+        _warn_of_white_noise(forms, target, tiles, layout, spec)
     return Deployment(
         model, spec, form, decay if form == "leapfrog" else "tile", digital, calibration, signal,
-        layout, target, weights, network, converters, _compensated(parts, layout, form),
+        layout, target, weights, network, converters, _compensated(tiles, layout, form),
     )
 
 
@@ -292,22 +325,23 @@ def _with_row_range(part: Part, converters: Converters, network: Network) -> Par
 
 
 def _map_weights(
-    parts: list[Part], layout: Layout, spec: ChipSpec
+    tiles: list[Part], exact: np.ndarray, network: Network, layout: Layout, spec: ChipSpec
 ) -> tuple[np.ndarray, WeightMap]:
-    """Return targets (n_cells,) [S] and how the kernel's weights are read back from cells."""
+    """Return targets (n_cells,) [S] and how the kernel's weights are read back from cells.
+
+    exact : (n_weights,) all weights; those of no part in `tiles` have no cell.
+    """
     pieces = pieces_of(spec)
     targets = np.empty(layout.n_cells)
-    chunks: list[tuple[int, list[np.ndarray]]] = []
-    arrays = iter(layout.arrays)
-    for part in parts:
+    first = network.weight_first
+    product_of = np.repeat(np.arange(first.size - 1), np.diff(first))
+    shape = (pieces.count, exact.size)
+    weights = WeightMap(
+        np.full(shape, -1), np.full(shape, -1), np.zeros(shape, np.float32), exact, product_of
+    )
+    for part, array in zip(tiles, layout.arrays, strict=True):
         group = group_of(part, spec)
         w = group_blocks(part.weights, group)
-        if not part.analog:
-            for product, exact in zip(part.products, part.in_kernel_order(w), strict=True):
-                none = np.full((pieces.count, exact.size), -1)
-                chunks.append((product, [none, none, np.zeros(none.shape), exact]))
-            continue
-        array = next(arrays)
         scale = scales_of(part, group, spec)
         target = target_conductances(w, scale, spec.device, pair=part.pair, pieces=pieces)
         targets[array.first : array.first + array.n_cells] = target.ravel()
@@ -315,16 +349,10 @@ def _map_weights(
         plus, minus = index[:, 0], index[:, 1] if part.pair else np.full(index[:, 0].shape, -1)
         shared = pieces.shares[:, None, None, None] * scale
         planes = [_pieces_in_kernel_order(part, each) for each in (plus, minus, shared)]
-        planes.append(part.in_kernel_order(w))
         for product, values in zip(part.products, zip(*planes, strict=True), strict=True):
-            chunks.append((product, list(values)))
-    chunks.sort(key=lambda item: item[0])
-    columns = [np.concatenate([values[k] for _, values in chunks], axis=-1) for k in range(4)]
-    numbers = np.concatenate([np.full(values[3].size, number) for number, values in chunks])
-    weights = WeightMap(
-        columns[0].astype(np.int64), columns[1].astype(np.int64),
-        columns[2].astype(np.float32), columns[3].astype(np.float32), numbers.astype(np.int64),
-    )
+            own = np.arange(first[product], first[product + 1])
+            at = own if part.places is None else own[part.places]
+            weights.plus[:, at], weights.minus[:, at], weights.scale[:, at] = values
     return targets, weights
 
 
@@ -337,24 +365,31 @@ def _pieces_in_kernel_order(part: Part, stack: np.ndarray) -> list[np.ndarray]:
 
 
 def _compensated(
-    parts: list[Part], layout: Layout, form: str
+    tiles: list[Part], layout: Layout, form: str
 ) -> tuple[tuple[np.ndarray, tuple[int, ...]], ...]:
     """Return sets of cells that share one drift correction: A's e and d apart, else a matrix."""
-    result = []
-    for part, array in zip([p for p in parts if p.analog], layout.arrays, strict=True):
+    result: dict[int, tuple[list[np.ndarray], tuple[int, ...]]] = {}
+
+    def add(cells: np.ndarray, products: tuple[int, ...]) -> None:
+        # arrays of a product, as a pruned model has them, are corrected as one
+        key = next((k for k, (_, own) in result.items() if set(own) & set(products)), len(result))
+        before, own = result.get(key, ([], products))
+        result[key] = ([*before, cells.ravel()], max(own, products, key=len))
+
+    for part, array in zip(tiles, layout.arrays, strict=True):
         index = array.cell_index()
         if part.planes and form == "leapfrog":
             planes = [plane.ravel() for plane in _pieces_in_kernel_order(part, index)]
             for k in range(0, len(planes), 2):
-                cells = np.concatenate(planes[k : k + 2])
-                result.append((cells, tuple(part.products[k : k + 2])))
+                add(np.concatenate(planes[k : k + 2]), tuple(part.products[k : k + 2]))
         else:
-            result.append((index.ravel(), part.products))
-    return tuple(result)
+            add(index, part.products)
+    return tuple((np.concatenate(cells), products) for cells, products in result.values())
 
 
 def _warn_of_white_noise(
-    forms: list[StateForm], target_s: np.ndarray, layout: Layout, spec: ChipSpec
+    forms: list[StateForm], target_s: np.ndarray, tiles: list[Part], layout: Layout,
+    spec: ChipSpec,
 ) -> None:
     """Warn of modes whose white read noise makes the variance of the state grow without bound.
 
@@ -365,12 +400,19 @@ def _warn_of_white_noise(
     if device.read_noise is None:
         return
     factor = noise_split(spec, 3600.0).fast  # what is new at a step hardly depends on the time
-    arrays = [a for a in layout.arrays if a.request.name.endswith(" A")]
+    # those with cells of e, of which a real pole has none
+    arrays = [
+        (part, array) for part, array in zip(tiles, layout.arrays, strict=True)
+        if len(part.planes) > 1
+    ]
     shares = pieces_of(spec).shares[:, None]
     n_loud, n_modes = 0, 0
-    for form, array in zip(forms, arrays, strict=True):
+    for part, array in arrays:
+        form = forms[(part.products[0] - 1) // PER_LAYER]
         cells = array.by_piece(target_s[array.first : array.first + array.n_cells])[:, 0]
-        n = form.decay.size
+        modes = slice(None) if part.places is None else part.places
+        pole, decay = form.pole[:, modes], form.decay[modes]
+        n = decay.size
         own = np.arange(n)
         place_in_group = own % array.group
         row, col = array.request.n_in * place_in_group, array.request.n_out * place_in_group
@@ -382,8 +424,8 @@ def _warn_of_white_noise(
         sigma = sigma * (g if device.read_noise.relative else 1.0)
         sigma = np.sqrt(((shares * sigma) ** 2).sum(axis=0))
         sigma = sigma / np.maximum((shares * (g - device.g_min_s)).sum(axis=0), 1e-30)
-        half = 0.5 * np.arctan2(np.abs(form.pole[1]), np.abs(form.pole[0]))
-        n_loud += int((sigma * np.tan(half) > np.sqrt(form.decay / 2)).sum())
+        half = 0.5 * np.arctan2(np.abs(pole[1]), np.abs(pole[0]))
+        n_loud += int((sigma * np.tan(half) > np.sqrt(decay / 2)).sum())
         n_modes += n
     if n_loud:
         warnings.warn(

@@ -57,6 +57,8 @@ def state_form(layer: Layer, form: str, *, digital_decay: bool = False) -> State
             (f"did you mean '{guess}'? " if guess else "") + f"choose one of {', '.join(FORMS)}",
         )
     gain = layer.mode_weight * layer.readout * layer.drive
+    # of a real pole that stands alone the second state is zero, and so is what reads it
+    gain = np.where(layer.mode_weight == 1.0, gain.real, gain)
     pole = layer.pole.ravel()
     planes = np.stack([pole.real, pole.imag])
     ones = np.ones(pole.size)

@@ -136,7 +136,8 @@ def round_complex(w: np.ndarray, bits: int, choice: Choice) -> Grid:
 
 
 def round_poles(
-    pole: np.ndarray, bits: int, form: str, choice: Choice, decay_bits: int | None = None
+    pole: np.ndarray, bits: int, form: str, choice: Choice, decay_bits: int | None = None,
+    counted: np.ndarray | None = None,
 ) -> tuple[Grid, int]:
     """Return poles (H, M) on a grid inside the unit circle, and how many had to be moved there.
 
@@ -149,11 +150,12 @@ def round_poles(
     Parameters
     ----------
     choice : per "channel" is a range for every head, "mode" a power of two for both parts of a
-        mode (leapfrog: for e; d keeps the range of its head).
+        mode (leapfrog: for e; d keeps the range of its head). counted : (H, M) of the poles
+        that count as moved, None: all.
     """
     x, signs = to_coordinates(pole, form)
     if form not in BOUNDED:
-        return _inside(pole, x, bits, form, choice)
+        return _inside(pole, x, bits, form, choice, counted)
     return round_bounded(x, signs, bits, form, choice, decay_bits), 0
 
 
@@ -179,7 +181,8 @@ def round_bounded(
 
 
 def _inside(
-    pole: np.ndarray, x: np.ndarray, bits: int, form: str, choice: Choice
+    pole: np.ndarray, x: np.ndarray, bits: int, form: str, choice: Choice,
+    counted: np.ndarray | None,
 ) -> tuple[Grid, int]:
     """Return Cartesian or delta codes of stable poles, and how many nearest codes were not."""
     axis = _axes(choice.per)
@@ -207,7 +210,8 @@ def _inside(
     best = far[:-1].argmin(axis=0)
     best = np.where(np.isinf(far[:-1].min(axis=0)), len(tried) - 1, best)
     codes = np.take_along_axis(tried, best[None, ..., None], axis=0)[0]
-    outside = int((np.abs(poles[0]) >= 1.0).sum())
+    moved = np.abs(poles[0]) >= 1.0
+    outside = int((moved if counted is None else moved & counted).sum())
     return Grid(as_codes(codes), grid.scale, grid.zero, form), outside
 
 

@@ -122,7 +122,8 @@ class Layer:
     drive : (H, M) complex, discretised input weight dB.
     readout : (H, M) complex, output weight C.
     mode_weight : (H, M), 2 where a mode stands for itself and its conjugate, 1 where it
-        stands alone (a real pole).
+        stands alone (a real pole), 0 where the head has no mode: heads may keep different
+        numbers of them. Such a place holds zeros, counts as no state and takes no cell.
     skip : (H,), feed-through D.
     mix_weight, mix_bias : (H, K) and (K,), K = 2 H with a GLU behind, H without.
     norm_scale, norm_shift : (H,), ones and zeros where the model has no norm.
@@ -155,11 +156,25 @@ class Layer:
         _store_arrays(self, LAYER_ARRAYS, sizes, "a layer")
         _store_steps(self, LAYER_STEPS, sizes, "a layer")
         object.__setattr__(self, "grids", fitting(self.grids, self))
-        if not np.isin(self.mode_weight, (1.0, 2.0)).all():
+        if not np.isin(self.mode_weight, (0.0, 1.0, 2.0)).all():
             raise InputError(
-                "build a layer", "its mode_weight has values other than 1 and 2",
-                "use 2 for a mode with its conjugate, 1 for a real pole",
+                "build a layer", "its mode_weight has values other than 0, 1 and 2",
+                "use 2 for a mode with its conjugate, 1 for a real pole, 0 for none",
             )
+        alone, none = self.mode_weight == 1.0, self.mode_weight == 0.0
+        if self.pole.imag[alone].any():
+            raise InputError(
+                "build a layer",
+                f"{np.count_nonzero(self.pole.imag[alone])} poles that stand alone "
+                "(mode_weight 1) are not real",
+                "give a complex pole mode_weight 2, for itself and its conjugate",
+            )
+        for name in ("pole", "drive", "readout"):
+            if getattr(self, name)[none].any():
+                raise InputError(
+                    "build a layer", f"its {name} is not zero where mode_weight is 0",
+                    "set what belongs to no mode to zero",
+                )
 
     def respond(self, u: Real) -> tuple[Real, Complex]:
         """Return the heads' outputs y and the last state, step by step from a zero state.
@@ -213,6 +228,7 @@ class Model:
     precision : bits per quantity, where quantised.
     act_step : (2,) or None, learned steps of the model's input and of the decoder's.
     grids : integers and scales of encoder and decoder where they were rounded, by name.
+    unpruned_states : real states before pruning (`ssm.prune`), None where nothing was pruned.
     name, sha256 : file of origin and its hash, "" where there is none.
 
     Raises
@@ -236,6 +252,7 @@ class Model:
     task: str | None = None
     precision: Mapping[str, int] | None = None
     act_step: Real | None = None
+    unpruned_states: int | None = None
     name: str = ""
     sha256: str = ""
     grids: Mapping[str, Grid] = field(default_factory=dict)
@@ -291,19 +308,20 @@ class Model:
 
     @property
     def n_states(self) -> int:
-        """Real states over all layers and heads: 2 per conjugate pair, 1 per real mode."""
+        """Real states over all layers and heads: 2 per conjugate pair, 1 per real pole."""
         return int(sum(layer.mode_weight.sum() for layer in self.layers))
 
     @property
     def n_parameters(self) -> int:
-        """Real numbers that the run uses; a complex one counts twice, an absent norm not."""
+        """Real numbers that the run uses: of a pair's pole, drive and readout two each, of a
+        real pole's one; an absent norm counts none."""
         count = sum(getattr(self, name).size for name in MODEL_ARRAYS)
         for layer in self.layers:
             for name in LAYER_ARRAYS:
                 if name == "mode_weight" or (name.startswith("norm_") and self.norm == "none"):
                     continue
                 array = getattr(layer, name)
-                count += array.size * (2 if np.iscomplexobj(array) else 1)
+                count += layer.mode_weight.sum() if np.iscomplexobj(array) else array.size
         return int(count)
 
     def replace(self, **changes: Any) -> Model:

@@ -28,6 +28,7 @@ class Part:
     or None (set from the weights); row_range : (n_blocks, n_in, 1) full-scale input of a row.
     products : product number of every plane; planes : (row, column) offsets of A's planes.
     per_head : blocks of A that lie in one array with the head's column of C; 0: each for itself.
+    places : which of a product's weights are these, in kernel order; None: all of them.
     """
 
     name: str
@@ -42,12 +43,13 @@ class Part:
     planes: tuple[tuple[int, int], ...] = ()
     transposed: bool = False
     per_head: int = 0
+    places: np.ndarray | None = None
 
     def in_kernel_order(self, cells: np.ndarray) -> list[np.ndarray]:
         """Return an array of the cells' shape (..., n_groups, n_in, n_out) as flat products."""
         if self.planes:
-            width = self.weights.shape[2]
-            return [cells[:, row::2, col::width].ravel() for row, col in self.planes]
+            height, width = self.weights.shape[1:]
+            return [cells[:, row::height, col::width].ravel() for row, col in self.planes]
         return [(cells.transpose(0, 2, 1) if self.transposed else cells).ravel()]
 
 

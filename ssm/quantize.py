@@ -14,6 +14,7 @@ import numpy as np
 
 from aimc_sim.errors import UsageError, nearest
 from ssm.grids import Grid, round_complex, round_poles, round_weights
+from ssm.kinds import with_stand_ins, without_modes, without_stand_ins
 from ssm.model import Layer, Model
 from ssm.poles import BOUNDED
 from ssm.schemes import WEIGHTS, Scheme
@@ -159,10 +160,11 @@ Give a whole number from 2 to 16.
 
 
 def _quantize_layer(layer: Layer, precision: Precision, scheme: Scheme) -> Layer:
-    grids = {}
+    grids, poles = {}, {}
     if precision.a is not None:
-        grids["pole"], _ = round_poles(
-            layer.pole, precision.a, scheme.form_of_a, scheme.of("a"), precision.decay
+        # a grid that has no code for a real pole or an empty place is dropped by the layer
+        grids["pole"], poles["pole"], _ = _round_own_poles(
+            layer, precision.a, scheme, precision.decay
         )
     for name, bits, array in (("b", precision.b, "drive"), ("c", precision.c, "readout")):
         if bits is not None:
@@ -173,7 +175,7 @@ def _quantize_layer(layer: Layer, precision: Precision, scheme: Scheme) -> Layer
         grids["mix_weight"] = _round_matrix(layer.mix_weight, precision.mix, scheme, "mix")
     return dataclasses.replace(
         layer,
-        **{name: grid.values() for name, grid in grids.items()},
+        **{name: grid.values() for name, grid in grids.items()} | poles,
         grids={**layer.grids, **grids},
         state_step=None if precision.state is not None else layer.state_step,
         act_step=None if precision.act is not None else layer.act_step,
@@ -185,11 +187,28 @@ def _round_matrix(w: np.ndarray, bits: int, scheme: Scheme, name: str) -> Grid:
     return round_weights(w, bits, choice, axis=(0, 1) if choice.per == "tensor" else 0)
 
 
+def _round_own_poles(
+    layer: Layer, bits: int, scheme: Scheme, decay_bits: int | None
+) -> tuple[Grid, np.ndarray, int]:
+    """Return the grid of the poles that are there, the poles on it, and how many lay outside.
+
+    Real poles are real there and places without a mode zero, whether or not the grid has a code
+    for that (`ssm.kinds`).
+    """
+    form, weight = scheme.form_of_a, layer.mode_weight
+    shown = with_stand_ins(layer.pole, weight, form)
+    grid, outside = round_poles(
+        shown, bits, form, scheme.of("a"), decay_bits, counted=weight > 0
+    )
+    grid = without_modes(grid, weight)
+    return grid, without_stand_ins(grid.values(), layer.pole, weight, form), outside
+
+
 def outside(model: Model, precision: Precision, scheme: Scheme) -> int:
     """Return how many modes A's nearest codes would put on or outside the unit circle."""
     if precision.a is None:
         return 0
     return sum(
-        round_poles(layer.pole, precision.a, scheme.form_of_a, scheme.of("a"), precision.decay)[1]
+        _round_own_poles(layer, precision.a, scheme, precision.decay)[2]
         for layer in model.layers
     )

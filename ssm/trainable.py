@@ -20,7 +20,9 @@ from torch.nn import functional
 
 from ssm.disturbance import Disturbance, power_of_two_above
 from ssm.grids import Grid
+from ssm.kinds import stand_in_heads, stand_in_places, without_modes, without_stand_ins
 from ssm.model import Layer, Model
+from ssm.poles import BOUNDED
 from ssm.quantize import Precision
 from ssm.recurrence import recur
 from ssm.rounding import (
@@ -45,6 +47,12 @@ class TrainableLayer(nn.Module):
     gain: Tensor
     state_range: Tensor
     skip_range: Tensor
+    pair: Tensor
+    alone: Tensor
+    negative: Tensor
+    rate_place: Tensor
+    phase_place: Tensor
+    head_place: Tensor
 
     def __init__(
         self, layers: Sequence[Layer], precision: Precision, disturbance: Disturbance | None,
@@ -70,6 +78,7 @@ class TrainableLayer(nn.Module):
         self.mix_bias = nn.Parameter(_tensor(stack("mix_bias")))
         self.norm_scale = nn.Parameter(_tensor(stack("norm_scale")))
         self.norm_shift = nn.Parameter(_tensor(stack("norm_shift")))
+        self._keep_kinds(stack("mode_weight"), pole)
         # full-scale inputs of C's rows: a cell stands for a weight times that
         self.register_buffer("state_range", torch.ones((*pole.shape, 2)))
         self.register_buffer("skip_range", torch.ones(pole.shape[:2]))
@@ -82,14 +91,29 @@ class TrainableLayer(nn.Module):
         for name in ("c", "d", "mix"):
             _learn_step(self.weight_steps, name, *self._weight(name), precision, scheme)
 
+    def _keep_kinds(self, weight: np.ndarray, pole: np.ndarray) -> None:
+        """Remember which modes are pairs, real poles and none, (runs, H, M), and keep them so."""
+        self.register_buffer("pair", torch.as_tensor(weight == 2), persistent=False)
+        self.register_buffer("alone", torch.as_tensor(weight == 1), persistent=False)
+        self.register_buffer("negative", torch.as_tensor(pole.real < 0), persistent=False)
+        rate_place, phase_place = stand_in_places(weight, self.scheme.form_of_a)
+        self.register_buffer("rate_place", torch.as_tensor(rate_place), persistent=False)
+        self.register_buffer("phase_place", torch.as_tensor(phase_place), persistent=False)
+        heads = torch.as_tensor(stand_in_heads(weight))
+        self.register_buffer("head_place", heads, persistent=False)
+        # rounding leaves real poles gradients that are not quite zero, which AdamW would enlarge
+        self.frequency.register_hook(lambda grad: grad * self.pair)
+        self.readout.register_hook(
+            lambda grad: torch.stack([grad[..., 0], grad[..., 1] * self.pair], dim=-1)
+        )
+
     def kernel_parameters(self) -> list[nn.Parameter]:
         """Return the parameters of A, which want a slower learning rate."""
         return [self.log_rate, self.frequency]
 
     def poles(self) -> tuple[Tensor, Tensor]:
         """Return decay ln 1/|dA| and phase of dA, (runs, H, M), on their grids."""
-        log_rate = torch.log(self.rate_start) + self.log_rate
-        phase = 2 * self.rate_start * self.frequency
+        log_rate, phase = self._shown()
         bits, form = self.precision.a, self.scheme.form_of_a
         choice = self.scheme.of("a")
         if bits is None or (form == "log-polar" and choice.per == "channel"):
@@ -98,6 +122,17 @@ class TrainableLayer(nn.Module):
         return round_poles_through(
             torch.exp(log_rate), phase, bits, self.precision.decay, form, choice
         )[:2]
+
+    def _shown(self) -> tuple[Tensor, Tensor]:
+        """Return ln of the decay and phase before rounding, (runs, H, M), with stand-ins.
+
+        Grids span the modes that are there: others stand in for those that are not.
+        """
+        log_rate = torch.log(self.rate_start) + self.log_rate
+        phase = 2 * self.rate_start * self.frequency
+        shown = log_rate.gather(-1, self.rate_place), phase.gather(-1, self.phase_place)
+        heads = self.head_place[..., None].expand(log_rate.shape)
+        return shown[0].gather(-2, heads), shown[1].gather(-2, heads)
 
     def _weight(self, name: str) -> tuple[Tensor, tuple[int, ...]]:
         """Return c, d or mix before rounding, and the axes that share a range."""
@@ -127,6 +162,16 @@ class TrainableLayer(nn.Module):
             _learned(self.weight_steps, name), run, "cartesian" if name == "c" else "real",
         )
 
+    def own_poles(self) -> tuple[Tensor, Tensor]:
+        """Return what `poles` does, real poles at phase 0 or pi and of no mode at dA = 0."""
+        rate, phase = self.poles()
+        flat = torch.where(self.negative, math.pi, 0.0).to(phase.dtype)
+        none = ~(self.pair | self.alone)
+        rate = torch.where(none, -math.log(_FASTEST_DECAY), rate)
+        # a code of the Cartesian plane may lie on the other side of zero
+        turned = self.pair if self.scheme.form_of_a in BOUNDED else self.pair | self.alone
+        return rate, torch.where(turned, phase, flat)
+
     def gains(self) -> Tensor:
         """Return the folded readout G = mode_weight dB C, (runs, H, M, 2), on its grid."""
         return self._rounded("c")
@@ -141,7 +186,7 @@ class TrainableLayer(nn.Module):
 
     def system(self, noisy: bool) -> tuple[Tensor, Tensor, Tensor]:
         """Return step matrices (runs, H, M, 2, 2), readout (runs, H, M, 2) and skip (runs, H)."""
-        rate, phase = self.poles()
+        rate, phase = self.own_poles()
         gain, skip = self.gains(), self.skips()
         if self.leapfrog:
             matrix, readout = self._leapfrog(rate, phase, gain, noisy)
@@ -154,9 +199,16 @@ class TrainableLayer(nn.Module):
             rows = torch.cat([self.state_range.flatten(-2), self.skip_range[..., None]], dim=-1)
             column = torch.cat([readout.flatten(-2), skip[..., None]], dim=-1) * rows
             largest = _positive(column.detach().abs().amax(dim=-1, keepdim=True))
-            column = self.disturbance.pairs(column, largest) / rows
+            found = self.disturbance.pairs(column, largest) / rows
+            column = torch.where(self._cells_of_c(skip), found, column / rows)
             readout, skip = column[..., :-1].unflatten(-1, readout.shape[-2:]), column[..., -1]
         return matrix, readout, skip
+
+    def _cells_of_c(self, skip: Tensor) -> Tensor:
+        """Return which weights of C's columns have cells, (runs, H, 2 M + 1)."""
+        states = torch.stack([self.pair | self.alone, self.pair], dim=-1).flatten(-2)
+        last = (self.pair | self.alone).any(dim=-1) | (skip != 0)
+        return torch.cat([states, last[..., None]], dim=-1)
 
     def _leapfrog(
         self, rate: Tensor, phase: Tensor, gain: Tensor, noisy: bool
@@ -174,12 +226,12 @@ class TrainableLayer(nn.Module):
         cells = [e, e, d, d]
         if noisy and self.disturbance is not None:
             analog = 2 if self.digital_decay else 4
+            exists = [self.pair, self.pair, self.pair | self.alone, self.pair]  # `ssm.places`
+            widest = [_WIDEST_E, _WIDEST_E, _WIDEST_D, _WIDEST_D]
             cells = [
-                self.disturbance.singles(cell) if k < analog else cell
-                for k, cell in enumerate(cells)
-            ]
-            cells = [
-                cell.clamp(max=_WIDEST_E if k < 2 else _WIDEST_D) for k, cell in enumerate(cells)
+                torch.where(there, self.disturbance.singles(cell).clamp(max=most), cell)
+                if k < analog else cell
+                for k, (cell, there, most) in enumerate(zip(cells, exists, widest, strict=True))
             ]
         e1, e2, d1, d2 = cells
         k1, k2 = sign * (1 - d1), sign * (1 - d2)
@@ -234,26 +286,31 @@ class TrainableLayer(nn.Module):
 
     def to_layer(self, run: int) -> Layer:
         """Return the layer of one run with its weights on their grids and its learned steps."""
-        rate, phase = (_array(part[run]) for part in self.poles())
+        rate, phase = (_array(part[run]) for part in self.own_poles())
         start = self.start[run]
         grids: dict[str, Grid] = {}
-        drive = start.drive
+        weight, there = start.mode_weight, start.mode_weight > 0
+        drive, pole = start.drive, _poles(rate, phase, weight)
         if self.precision.a is not None:
-            grids["pole"] = self._pole_grid(run)
+            # the layer drops a grid that has no code for a real pole or an empty place
+            grids["pole"] = without_modes(self._pole_grid(run), weight)
+            pole = without_stand_ins(
+                grids["pole"].values(), start.pole, weight, self.scheme.form_of_a
+            )
         if self.precision.c is not None:
             # what is rounded is the folded gain: dB becomes 1, the weight of modes 1
             folded = self._grid("c", run)
-            drive = np.ones_like(start.drive)
-            scale = folded.scale / _one_or_all(start.mode_weight)
+            drive = there.astype(complex)
+            scale = folded.scale / _one_or_all(np.where(there, weight, weight.max(initial=1.0)))
             grids["readout"] = replace(folded, scale=scale)
         if self.precision.d is not None:
             grids["skip"] = self._grid("d", run)
         if self.precision.mix is not None:
             grids["mix_weight"] = self._grid("mix", run)
         arrays = {
-            "pole": np.exp(-rate + 1j * phase), "readout": _complex(self.readout[run]),
+            "readout": np.where(there, _complex(self.readout[run]), 0.0),
             "skip": _array(self.skip[run]), "mix_weight": _array(self.mix_weight[run]),
-        } | {name: grid.values() for name, grid in grids.items()}
+        } | {name: grid.values() for name, grid in grids.items()} | {"pole": pole}
         steps = [self.skip_step, self.mix_step]
         act = [float(step()[run]) for step in steps if step is not None]
         return replace(
@@ -272,10 +329,10 @@ class TrainableLayer(nn.Module):
         """Return the integers of A of one run."""
         bits = self.precision.a
         assert bits is not None
-        rate = torch.exp(torch.log(self.rate_start) + self.log_rate)[run : run + 1]
-        phase = (2 * self.rate_start * self.frequency)[run : run + 1]
+        log_rate, phase = (each[run : run + 1] for each in self._shown())
         *_, (grid,) = round_poles_through(
-            rate, phase, bits, self.precision.decay, self.scheme.form_of_a, self.scheme.of("a")
+            torch.exp(log_rate), phase, bits, self.precision.decay, self.scheme.form_of_a,
+            self.scheme.of("a"),
         )
         return grid
 
@@ -547,6 +604,12 @@ def _array(x: Tensor) -> np.ndarray:
 def _complex(x: Tensor) -> np.ndarray:
     parts = _array(x)
     return np.asarray(parts[..., 0] + 1j * parts[..., 1])
+
+
+def _poles(rate: np.ndarray, phase: np.ndarray, mode_weight: np.ndarray) -> np.ndarray:
+    """Return dA, real where it stands alone and zero where there is no mode."""
+    pole = np.exp(-rate + 1j * phase)
+    return np.where(mode_weight == 2, pole, np.where(mode_weight == 1, pole.real, 0.0))
 
 
 def _stack(parts: Sequence[object]) -> Callable[[str], np.ndarray]:

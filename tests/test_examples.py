@@ -212,6 +212,18 @@ def test_bits_of_a_are_counted_for_every_form(capsys, monkeypatch):
     assert rows[-2][0] == "6" and all(float(share) > 80 for share in rows[-2][1:])
 
 
+@pytest.mark.compiled
+def test_ways_to_prune_are_compared_by_states_kept(capsys, monkeypatch):
+    run_example("19_pruning.py", "--quick", monkeypatch=monkeypatch)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()[2:]]
+    ways = ["magnitude", "hinf", "last", "aire", "balanced", "horizon"]
+    assert [line[1] for line in lines] == ["-", *ways, *ways]
+    found = {(line[0], line[1]): [float(text) for text in line[2:]] for line in lines}
+    states, cells, *_, score, _ = found["0.250", "balanced"]
+    assert states <= 0.25 * found["1.000", "-"][0] and cells < found["1.000", "-"][1]
+    assert score > max(found["0.250", way][4] for way in ways[:4])
+
+
 def test_every_example_has_a_test():
     tested = Path(__file__).read_text("utf-8")
     assert all(path.name in tested for path in EXAMPLES.glob("*.py"))

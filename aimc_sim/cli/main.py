@@ -17,6 +17,7 @@ from aimc_sim.cli.device import device
 from aimc_sim.cli.map import map_model
 from aimc_sim.cli.options import ARGUMENTS
 from aimc_sim.cli.presets import presets
+from aimc_sim.cli.prune import prune
 from aimc_sim.cli.run import run
 from aimc_sim.cli.sweep import sweep
 from aimc_sim.cli.train import quantize, train
@@ -72,6 +73,7 @@ app.command("calibrate")(calibrate)
 app.command("train")(train)
 app.command("quantize")(quantize)
 app.command("sweep")(sweep)
+app.command("prune")(prune)
 
 
 def _print_version(value: bool) -> None:

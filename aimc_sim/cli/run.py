@@ -244,7 +244,7 @@ def make_record(
         ],
         "quantized_error": relative_rms(found.quantized_logits, found.float_logits),
         "diverged": int(diverged.sum()),
-        "n_modes": int(deployment.network.sign.size),
+        "n_modes": deployment.n_modes,
         "unstable_modes": [
             {"at_s": at_s, "mean": counts.mean(), "max": counts.max()}
             for at_s, counts in zip(found.times_s, found.unstable_modes, strict=True)

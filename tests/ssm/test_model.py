@@ -131,7 +131,7 @@ def test_layer_refuses_nan():
 
 
 def test_layer_refuses_other_mode_weights():
-    with pytest.raises(InputError, match="values other than 1 and 2"):
+    with pytest.raises(InputError, match="values other than 0, 1 and 2"):
         one_mode_layer(mode_weight=[[3.0]])
 
 

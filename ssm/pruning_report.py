@@ -1,0 +1,171 @@
+"""What pruning changed and freed: errors of impulse responses, states, cells, tiles, bits of A."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from aimc_sim.errors import UsageError
+from ssm.model import Model
+from ssm.prune import has_heads
+from ssm.quantize import Precision, quantize
+from ssm.reduction import discounted, energy, hankel_values, kernel_error, modes_of
+
+if TYPE_CHECKING:
+    from aimc_sim.specs import ChipSpec
+
+ROUNDING = 0.3  # relative error of impulse responses that rounding A may add
+_WIDEST = 16
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """What pruning did to a layer.
+
+    states, heads : before and after. real_poles : after.
+    kernel_error : L2 norm of the change of the heads' impulse responses, skip included, over that
+        of the responses; of the heads that stay.
+    bound : the same of 2 x the sum of the Hankel values that a head has more than states left:
+        what a balanced truncation to so many states stays within.
+    """
+
+    states: tuple[int, int]
+    heads: tuple[int, int]
+    real_poles: int
+    kernel_error: float
+    bound: float
+
+
+@dataclass(frozen=True)
+class PruningReport:
+    """What pruning did to a model; `print` shows it.
+
+    layers : one for each. cells, tiles : before and after, of the chip and form asked for.
+    bits_of_a : least bits of A, before and after, whose rounding changes impulse responses by
+        no more than `ROUNDING` of their norm; None where 16 are too few.
+    n_steps : errors at step l count e^(-l/n_steps) times as much; None: all alike.
+    """
+
+    layers: tuple[LayerReport, ...]
+    cells: tuple[int, int]
+    tiles: tuple[int, int]
+    bits_of_a: tuple[int | None, int | None]
+    n_steps: int | None
+    chip: str
+    form: str
+
+    @property
+    def states(self) -> tuple[int, int]:
+        """Real states of all layers before and after."""
+        return _sum([layer.states for layer in self.layers])
+
+    def record(self) -> dict[str, Any]:
+        """Return the report as plain numbers, for JSON."""
+        return {**dataclasses.asdict(self), "states": self.states}
+
+    def __str__(self) -> str:
+        states, bits = self.states, ["more than 16" if b is None else b for b in self.bits_of_a]
+        lines = [
+            f"{states[0]} -> {states[1]} states ({100 * states[1] / states[0]:.1f} %); on "
+            f"{self.chip}, form {self.form}: {self.cells[0]} -> {self.cells[1]} cells, "
+            f"{self.tiles[0]} -> {self.tiles[1]} tiles",
+            f"bits of A for a rounding error of {ROUNDING:g} in impulse responses: "
+            f"{bits[0]} -> {bits[1]}",
+        ]
+        for k, layer in enumerate(self.layers):
+            lines.append(
+                f"layer {k}: {layer.states[0]} -> {layer.states[1]} states, {layer.real_poles} of "
+                f"them real poles; {layer.heads[0]} -> {layer.heads[1]} heads; impulse responses "
+                f"change by {100 * layer.kernel_error:.3g} %, balanced truncation by at most "
+                f"{100 * layer.bound:.3g} %"
+            )
+        return "\n".join(lines)
+
+
+def report_pruning(
+    before: Model, after: Model, spec: ChipSpec | None = None, *, form: str = "leapfrog",
+    decay: str = "tile", n_steps: int | None = None,
+) -> PruningReport:
+    """Return what changed between a model and its pruned version, before any fine-tuning.
+
+    spec, form, decay : the chip whose cells and tiles are counted (None: the chip "ideal").
+    n_steps : as in `prune`.
+
+    Errors: UsageError where the two are no models of one shape.
+    """
+    from aimc_sim.specs import ChipSpec
+
+    if (before.n_layers, before.n_heads) != (after.n_layers, after.n_heads):
+        raise UsageError(
+            "report on pruning", "the two models have other numbers of layers or heads",
+            "give a model and what ssm.prune made of it",
+        )
+    spec = spec or ChipSpec.preset("ideal")
+    sizes = [_size(model, spec, form, decay) for model in (before, after)]
+    return PruningReport(
+        layers=tuple(_layer(before, after, k, n_steps) for k in range(before.n_layers)),
+        cells=(sizes[0][0], sizes[1][0]), tiles=(sizes[0][1], sizes[1][1]),
+        bits_of_a=(bits_of_a(before, n_steps), bits_of_a(after, n_steps)),
+        n_steps=n_steps, chip=spec.name, form=form,
+    )
+
+
+def _layer(before: Model, after: Model, k: int, n_steps: int | None) -> LayerReport:
+    old, new = before.layers[k], after.layers[k]
+    stays = has_heads(new)
+    error = bound = total = 0.0
+    for head in np.flatnonzero(stays).tolist():
+        was, now = (discounted(modes_of(layer, head), n_steps) for layer in (old, new))
+        error += kernel_error(was, now, float(new.skip[head] - old.skip[head])) ** 2
+        bound += float(2 * hankel_values(was)[now.n_states :].sum()) ** 2
+        total += energy(was)
+    scale = total or 1.0
+    return LayerReport(
+        states=(int(old.mode_weight.sum()), int(new.mode_weight.sum())),
+        heads=(int(has_heads(old).sum()), int(stays.sum())),
+        real_poles=int((new.mode_weight == 1).sum()),
+        kernel_error=float(np.sqrt(error / scale)), bound=float(np.sqrt(bound / scale)),
+    )
+
+
+def _size(model: Model, spec: ChipSpec, form: str, decay: str) -> tuple[int, int]:
+    """Return cells in use and tiles of a model on a chip."""
+    from ssm.deploy import deploy
+
+    # converter ranges have no say in the placement: one step is signal enough
+    one_step = np.ones((1, 1, model.d_input), np.float32)
+    layout = deploy(model, spec, form, decay=decay, calibrate=one_step).layout
+    return layout.n_used(), layout.n_tiles
+
+
+def bits_of_a(model: Model, n_steps: int | None = None, most: float = ROUNDING) -> int | None:
+    """Return the least bits of A whose rounding changes impulse responses by `most` or less.
+
+    Relative, in L2 norm over all heads of a layer, the worst layer; discounted by n_steps as
+    `PruningReport` says. None where 16 bits are too few.
+    """
+    for bits in range(2, _WIDEST + 1):
+        rounded = quantize(model, Precision(a=bits))
+        if all(
+            _rounding_error(model, rounded, k, n_steps) <= most for k in range(model.n_layers)
+        ):
+            return bits
+    return None
+
+
+def _rounding_error(model: Model, rounded: Model, k: int, n_steps: int | None) -> float:
+    error = total = 0.0
+    for head in range(model.n_heads):
+        was, now = (
+            discounted(modes_of(each.layers[k], head), n_steps) for each in (model, rounded)
+        )
+        error += kernel_error(was, now) ** 2
+        total += energy(was)
+    return float(np.sqrt(error / (total or 1.0)))
+
+
+def _sum(pairs: list[tuple[int, int]]) -> tuple[int, int]:
+    return sum(a for a, _ in pairs), sum(b for _, b in pairs)
