@@ -13,6 +13,7 @@ from aimc_sim.costs import Costs, Events, constants, price
 from aimc_sim.errors import AimcError
 from ssm.complexity import WEIGHT_BITS, weight_counts
 from ssm.costs import Inference, activation_operations, cost_inference, state_in_logic
+from ssm.places import has_column, has_rows, kinds
 from ssm.ranges import register_bits
 
 if TYPE_CHECKING:
@@ -68,8 +69,8 @@ def judge(d: Deployment, found: Inference, n_steps: int) -> Verdict:
     held = register_bits(d.spec, d.model)
     state_bits = held if isinstance(held, int) else 32
     a_bits = (d.model.precision or {}).get("a", WEIGHT_BITS)
-    n_modes = int(d.network.sign.size)
-    logic = Events("", "A", state_in_logic(n_modes, a_bits, state_bits))
+    pairs, alone = np.sum([kinds(layer) for layer in d.model.layers], axis=0).tolist()
+    logic = Events("", "A", state_in_logic(pairs, alone, a_bits, state_bits))
     digital_j = price([logic], found.constants).energy_j
     form = d.form
     if d.form != "digital":
@@ -103,9 +104,9 @@ def cost_digital(d: Deployment, n_steps: int, number: Number) -> Costs:
     bits = 32 if number == "fp32" else 8
     counts = weight_counts(d.model)
     n_weights = sum(counts.values()) - counts["b"]  # dB is folded into C
-    states = 2 * int(d.network.sign.size)
     used = constants(
-        d.spec, state_bytes=states * _STATE_BITS[number] / 8, weight_bytes=n_weights * bits / 8
+        d.spec, state_bytes=d.model.n_states * _STATE_BITS[number] / 8,
+        weight_bytes=n_weights * bits / 8,
     )
     steps = [each.times(n_steps) for each in _steps(d, number)]
     heads, classes = d.network.n_heads, d.network.decoder_bias.size
@@ -116,12 +117,12 @@ def _steps(d: Deployment, number: Number) -> Iterator[Events]:
     network = d.network
     heads, n_mix = network.n_heads, network.mix_bias.shape[1]
     yield from _matrix("", "encoder", network.n_in, heads, number)
-    for k, n in enumerate(np.diff(network.mode_first)):
-        layer, n_modes = f"layer {k}", int(n)
-        yield Events(layer, "A", _rotate(n_modes, number))
-        rows = 2 * n_modes + heads
+    for k, own in enumerate(d.model.layers):
+        layer, (pairs, alone) = f"layer {k}", kinds(own)
+        yield Events(layer, "A", _rotate(pairs, alone, number))
+        rows = 2 * pairs + alone + int(has_column(own).sum())
         yield Events(layer, "C", _products(rows, number, _STATE_BITS[number]))
-        yield from _matrix(layer, "mixing", heads, n_mix, number)
+        yield from _matrix(layer, "mixing", int(has_rows(own).sum()), n_mix, number)
         multiplies, adds = activation_operations(network)
         yield Events(
             layer, "activation and norm",
@@ -135,13 +136,17 @@ def _matrix(layer: str, part: str, n_in: int, n_out: int, number: Number) -> Ite
     yield Events(layer, part, {"buffer_bits": float((n_in + n_out) * bits)})
 
 
-def _rotate(n_modes: int, number: Number) -> dict[str, float]:
-    """Return x <- dA x + u: 4 multiplications, 2 + 1 additions, both real states moved."""
+def _rotate(pairs: int, alone: int, number: Number) -> dict[str, float]:
+    """Return x <- dA x + u: 4 multiplications, 2 + 1 additions, both real states moved.
+
+    Of a real pole one multiplication and one addition, and its one state.
+    """
     bits = 32 if number == "fp32" else 8
+    states = 2 * pairs + alone
     return {
-        **_operations(4 * n_modes, 3 * n_modes, number, _STATE_BITS[number]),
-        "weight_bits": 2.0 * n_modes * bits,
-        "state_bits": 4.0 * n_modes * _STATE_BITS[number],
+        **_operations(4 * pairs + alone, 3 * pairs + alone, number, _STATE_BITS[number]),
+        "weight_bits": float(states * bits),
+        "state_bits": 2.0 * states * _STATE_BITS[number],
     }
 
 

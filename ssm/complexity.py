@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ssm.places import has_column, has_rows, kinds
 from ssm.ranges import register_bits
 
 if TYPE_CHECKING:
     from ssm.deploy import Deployment
-    from ssm.model import Model
+    from ssm.model import Layer, Model
 
 FLOAT_BITS = 32
 WEIGHT_BITS = 8  # of weights in digital logic where the model names no width
@@ -20,18 +21,24 @@ _SCALE_BITS = 16  # of a scale or range, beside integer weights
 def weight_counts(model: Model) -> dict[str, int]:
     """Return the number of real weights of each quantity of a `Precision`, without biases.
 
-    a : two for a mode with its conjugate, one for a real pole; b, c alike (dB is folded into C
-    where a model is deployed, and counted here as trained).
+    a : two for a mode with its conjugate, one for a real pole; c alike, and b of layers whose dB
+    is not 1 everywhere, as it is once it has been folded into C. A place without a mode counts
+    nowhere, a head without modes and skip not in d, one without output not in mix.
     """
-    modes = [layer.mode_weight for layer in model.layers]
-    real_modes = int(sum(weight.sum() for weight in modes))
     return {
-        "a": real_modes, "b": real_modes, "c": real_modes,
-        "d": sum(layer.skip.size for layer in model.layers),
-        "mix": sum(layer.mix_weight.size for layer in model.layers),
+        "a": model.n_states, "c": model.n_states,
+        "b": int(sum(layer.mode_weight.sum() for layer in model.layers if not _is_folded(layer))),
+        "d": sum(int(has_column(layer).sum()) for layer in model.layers),
+        "mix": sum(int(has_rows(layer).sum()) * layer.mix_weight.shape[1]
+                   for layer in model.layers),
         "enc": model.encoder_weight.size,
         "dec": model.decoder_weight.size,
     }
+
+
+def _is_folded(layer: Layer) -> bool:
+    """Return whether dB is 1 wherever there is a mode: then it needs no bits."""
+    return bool((layer.drive == (layer.mode_weight > 0)).all())
 
 
 def macs_per_step(model: Model) -> dict[str, int]:
@@ -40,10 +47,10 @@ def macs_per_step(model: Model) -> dict[str, int]:
     A complex product x <- dA x takes four, of a real pole one; C two (Re) or one; B is folded
     into C, so the input takes an addition alone.
     """
-    modes = np.concatenate([layer.mode_weight.ravel() for layer in model.layers])
+    pairs, alone = np.sum([kinds(layer) for layer in model.layers], axis=0)
     counts = weight_counts(model)
     return {
-        "a": int(np.where(modes == 2, 4, 1).sum()), "c": int(modes.sum()), "d": counts["d"],
+        "a": 4 * int(pairs) + int(alone), "c": counts["c"], "d": counts["d"],
         "mix": counts["mix"], "enc": counts["enc"],
     }
 
@@ -101,12 +108,13 @@ def _widths(model: Model) -> dict[str, int]:
 
 def _scale_counts(model: Model) -> dict[str, int]:
     """Return the scales of every quantity: what turns its integers into weights."""
-    heads, layers = model.n_heads, model.n_layers
+    in_use = [int((layer.mode_weight > 0).any(axis=1).sum()) for layer in model.layers]
+    unfolded = [not _is_folded(layer) for layer in model.layers]
     return {
-        "a": 4 * heads * layers,  # ends of the range of angle and of ln decay
-        "b": heads * layers, "c": heads * layers, "d": layers,
+        "a": 4 * sum(in_use),  # ends of the range of angle and of ln decay
+        "b": sum(np.array(in_use)[unfolded].tolist()), "c": sum(in_use), "d": model.n_layers,
         "mix": sum(layer.mix_weight.shape[1] for layer in model.layers),
-        "enc": heads, "dec": model.n_classes,
+        "enc": model.n_heads, "dec": model.n_classes,
     }
 
 
@@ -115,22 +123,21 @@ def stored_bits(d: Deployment) -> dict[str, float]:
 
     Scales : one of 16 bits for every output that a column's ADC range turns into a number.
     """
-    network, model = d.network, d.model
+    model = d.model
     held = register_bits(d.spec, model)
     given = model.precision or {}
-    sizes = np.diff(network.weight_first)
-    names = ["enc", *["a", "a", "a", "a", "c", "mix"] * model.n_layers, "dec"]
-    digital = sum(
-        float(size) * given.get(name, WEIGHT_BITS)
-        for size, name, analog in zip(sizes, names, network.analog, strict=True) if not analog
-    )
-    n_modes = int(network.sign.size)
-    if d.form == "digital":
-        digital += 2.0 * n_modes * given.get("a", WEIGHT_BITS)
-    elif d.decay == "digital":
-        digital += 1.0 * n_modes * given.get("a", WEIGHT_BITS)
+    counts = weight_counts(model)
+    digital = {
+        "a": {"digital": model.n_states}.get(d.form, d.n_modes if d.decay == "digital" else 0),
+        "c": counts["c"] + counts["d"] if "readout" in d.digital else 0,
+        "mix": counts["mix"] if "mixing" in d.digital else 0,
+        "enc": counts["enc"] if "encoder" in d.digital else 0,
+        "dec": counts["dec"] if "decoder" in d.digital else 0,
+    }
     return {
-        "state": 2.0 * n_modes * (held if isinstance(held, int) else FLOAT_BITS),
-        "digital weights": digital,
-        "scales": float(_SCALE_BITS * np.diff(d.converters.adc_first)[network.analog].sum()),
+        "state": float(model.n_states * (held if isinstance(held, int) else FLOAT_BITS)),
+        "digital weights": float(
+            sum(n * given.get(name, WEIGHT_BITS) for name, n in digital.items())
+        ),
+        "scales": float(_SCALE_BITS * d.outputs[d.network.analog].sum()),
     }

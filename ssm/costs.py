@@ -33,7 +33,9 @@ from aimc_sim.lines import (
 from ssm.complexity import WEIGHT_BITS, stored_bits
 from ssm.drives import Drives, access_rows, even_drives
 from ssm.kernels.network import A_PRODUCT, C_PRODUCT, MIX_PRODUCT, PER_LAYER, Network
+from ssm.places import has_column, has_rows, kinds
 from ssm.ranges import register_bits
+from ssm.wiring import first_rows, wire
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -127,8 +129,15 @@ class _Counter:
         self.arrays = {array.request.name: array for array in d.layout.arrays}
         self.line_g_s = line_conductances(d.layout, d.spec, g_s)
         self.length = line_lengths(d.layout, d.spec)
-        self.outputs = np.diff(d.converters.adc_first)
-        self.modes = np.diff(d.network.mode_first)
+        self.outputs = d.outputs
+        wiring = wire(d.network, d.converters)
+        # row and column of every weight that has a cell, -1 where it has none
+        there = d.weights.plus[0] >= 0
+        self.row = np.where(there, wiring.row, -1)
+        self.column = np.where(there, wiring.column, -1)
+        self.row_of_cell = np.full(d.layout.n_cells, -1)
+        self.row_of_cell[d.weights.plus[0][there]] = wiring.row[there]
+        self.first_rows = first_rows(d.converters)
         self.n_heads = d.network.n_heads
         self._tiles = {name: self._use_of_tiles(array) for name, array in self.arrays.items()}
         self._busy = {name: self._busy_s(array) for name, array in self.arrays.items()}
@@ -146,11 +155,13 @@ class _Counter:
     def _drive(self, array: CellArray, drawn: NDArray[np.float64]) -> dict[str, float]:
         """Return the energy in cells and lines of one access [J].
 
-        drawn : (n_groups, rows) share of full scale of every row of every group.
+        drawn : share of full scale of every row of the network, as `ssm.wiring` counts them.
         """
         rows, lines = driven_lines(self.d.layout, self.d.spec, array)
         planes = int(self.planes[_product_of(array.request.name)])
-        share = drawn.ravel()[rows]
+        cells = array.by_piece(array.cell_index())[0, 0]
+        row = self.row_of_cell[cells].max(axis=-1).ravel()[rows]
+        share = np.where(row >= 0, drawn[row], 0.0)
         v, t = self.used["read_v"].value, self.used["read_s"].value
         per_cell = self.used["line_f_per_m"].value * self.used["line_pitch_m"].value
         return {
@@ -173,21 +184,31 @@ class _Counter:
                 convert_s = min(shared, int(width)) / self.used["adc_hz"].value
                 slow, fast = max(read_s, convert_s), min(read_s, convert_s)
                 result[tile] = planes * (int(n) * slow + fast)
-        return result * self._times(array.request.name)
+        return result * self._times(array)
 
-    def _times(self, name: str) -> int:
-        return len(access_rows(self.d.form, self.d.decay)) if name.endswith(" A") else 1
+    def _times(self, array: CellArray) -> int:
+        """Return how often an array is used in a step: of A by the accesses to its rows."""
+        if not array.request.name.endswith(" A"):
+            return 1
+        each = access_rows(self.d.form, self.d.decay)
+        return sum(any(row < array.request.n_in for row in rows) for rows in each)
+
+    def _arrays_of(self, name: str) -> list[CellArray]:
+        """Return the arrays that hold a part; of a pruned model one for each size of block."""
+        where = _layer_and_part(name)
+        return [array for own, array in self.arrays.items() if _layer_and_part(own) == where]
 
     def stages(self) -> list[float]:
         """Return the durations of encoder, and A, C and mixing of every layer [s]."""
         names = ["encoder"]
-        for layer in range(self.modes.size):
+        for layer in range(self.d.model.n_layers):
             names += [f"layer {layer} {part}" for part in ("A", "C", "mixing")]
         return [self.part_s(name) for name in names]
 
     def part_s(self, name: str) -> float:
         """Return how long a part takes for one step, its tiles at the same time [s]."""
-        return float(self._busy[name].max()) if name in self._busy else 0.0
+        each = [self._busy[array.request.name] for array in self._arrays_of(name)]
+        return float(np.sum(each, axis=0).max()) if each else 0.0
 
     def busiest_tile_s(self) -> float:
         """Return how long the tile with most accesses is busy in a step [s]."""
@@ -229,13 +250,19 @@ class _Counter:
 
     def steps(self) -> Iterator[Events]:
         """Yield the events of one step of every part but the decoder."""
-        yield from self._matrix("encoder", 0, self.drives.inputs, "enc")
-        for layer in range(self.modes.size):
+        inputs, _, _, mixes, _, _ = self.first_rows
+        yield from self._matrix(
+            "encoder", 0, (self.d.network.n_in, self.n_heads), "enc",
+            self._rows((inputs, self.drives.inputs)),
+        )
+        for layer, own in enumerate(self.d.model.layers):
             first = 1 + layer * PER_LAYER
             yield from self._state(layer, first + A_PRODUCT)
             yield from self._readout(layer, first + C_PRODUCT)
             yield from self._matrix(
-                f"layer {layer} mixing", first + MIX_PRODUCT, self.drives.mixes[layer], "mix"
+                f"layer {layer} mixing", first + MIX_PRODUCT,
+                (int(has_rows(own).sum()), own.mix_weight.shape[1]), "mix",
+                self._rows((mixes + layer * self.n_heads, self.drives.mixes[layer])),
             )
             yield from self._activation(layer)
         if not self.d.network.pool_last:
@@ -243,72 +270,99 @@ class _Counter:
 
     def decoder(self) -> Iterator[Events]:
         """Yield the events of the decoder, once a sequence."""
-        yield from self._matrix("decoder", len(self.outputs) - 1, self.drives.decodes, "dec")
+        yield from self._matrix(
+            "decoder", len(self.outputs) - 1, (self.n_heads, self.d.model.n_classes), "dec",
+            self._rows((self.first_rows[-2], self.drives.decodes)),
+        )
+
+    def _rows(self, *parts: tuple[int, NDArray[np.float64]]) -> NDArray[np.float64]:
+        """Return values of all rows of the network, zeros but for those from given rows on."""
+        values = np.zeros(self.first_rows[-1])
+        for first, own in parts:
+            values[first : first + own.size] = own
+        return values
+
+    def _state_rows(self, layer: int, drawn: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return values (2, K) of both real states of a layer as those of the network's rows."""
+        real = int(self.first_rows[1] + self.d.network.mode_first[layer])
+        return self._rows((real, drawn[0]), (real + self.d.network.sign.size, drawn[1]))
+
+    def _used(
+        self, of: NDArray[np.int64], product: int, n_products: int = 1
+    ) -> NDArray[np.int64]:
+        """Return the rows, or columns, that cells of some products lie on."""
+        first = self.d.network.weight_first
+        found = np.unique(of[first[product] : first[product + n_products]])
+        return found[found >= 0]
 
     def _matrix(
-        self, name: str, product: int, drawn: NDArray[np.float64], key: str
+        self, name: str, product: int, shape: tuple[int, int], key: str,
+        drawn: NDArray[np.float64],
     ) -> Iterator[Events]:
-        """Yield the events of a dense product and its bias."""
-        n_in = drawn.size
-        weights = self.d.network.weight_first[product + 1] - self.d.network.weight_first[product]
-        n_out = int(weights) // n_in
+        """Yield the events of a dense product, of that shape in logic, and its bias."""
+        n_in, n_out = shape
         where = _layer_and_part(name)
-        array = self.arrays.get(name)
         yield Events(*where, {"add_bits": float(n_out * self.logic)})
-        if array is None:
+        if not self.d.network.analog[product]:
             yield Events(*where, self._multiply_add(n_in * n_out, self.weight_bits[key], self.dac))
             return
-        yield Events(*where, self._convert(product, n_in))
+        yield Events(*where, self._convert(product))
         yield Events(*where, self._gather(product, n_out))
-        yield Events(*where, self._drive(array, drawn[None]))
+        for array in self._arrays_of(name):
+            yield Events(*where, self._drive(array, drawn))
 
     def _readout(self, layer: int, product: int) -> Iterator[Events]:
         """Yield the events of C, which also carries D."""
         name = f"layer {layer} C"
-        n_rows = 2 * int(self.modes[layer]) + self.n_heads
         where = _layer_and_part(name)
-        array = self.arrays.get(name)
-        if array is None:
-            yield Events(*where, self._multiply_add(n_rows, self.weight_bits["c"], self.state_bits))
+        if not self.d.network.analog[product]:
+            own = self.d.model.layers[layer]
+            n = int(own.mode_weight.sum() + has_column(own).sum())
+            yield Events(*where, self._multiply_add(n, self.weight_bits["c"], self.state_bits))
             return
+        n_rows = self._used(self.row, product).size
         # a state's range is a power of two: its code is a shift of the register
         yield Events(*where, {"shift_bits": float(n_rows * self.state_bits)})
-        yield Events(*where, self._convert(product, n_rows))
-        yield Events(*where, self._gather(product, self.n_heads))
-        per_head = int(self.modes[layer]) // self.n_heads
-        rows = np.concatenate(
-            [
-                *(plane.reshape(self.n_heads, per_head) for plane in self.drives.states[layer]),
-                self.drives.skips[layer][:, None],
-            ],
-            axis=1,
-        )
-        yield Events(*where, self._drive(array, _in_groups(rows, array)))
+        yield Events(*where, self._convert(product))
+        first = int(self.d.converters.adc_first[product])
+        columns = (self._used(self.column, product) - first) % self.n_heads
+        yield Events(*where, self._gather(product, np.unique(columns).size))
+        skips = int(self.first_rows[2]) + layer * self.n_heads
+        drawn = self._state_rows(layer, self.drives.states[layer])
+        drawn += self._rows((skips, self.drives.skips[layer]))
+        for array in self._arrays_of(name):
+            yield Events(*where, self._drive(array, drawn))
 
     def _state(self, layer: int, product: int) -> Iterator[Events]:
         """Yield the events of A: products, and what logic does to the states."""
-        n, state = int(self.modes[layer]), float(self.state_bits)
+        pairs, alone = kinds(self.d.model.layers[layer])
+        state, states = float(self.state_bits), 2 * pairs + alone
         name = f"layer {layer} A"
         where = _layer_and_part(name)
-        # both real states are read and written; the input is added to one of them
-        yield Events(*where, {"state_bits": 4 * n * state, "add_bits": n * state})
+        # both real states of a pair are read and written; the input is added to one of them
+        yield Events(
+            *where, {"state_bits": 2 * states * state, "add_bits": (pairs + alone) * state}
+        )
         if self.d.form == "digital":
-            yield Events(*where, rotate_in_logic(n, self.weight_bits["a"], self.state_bits))
+            events = rotate_in_logic(pairs, alone, self.weight_bits["a"], self.state_bits)
+            yield Events(*where, events)
             return
-        array = self.arrays[name]
         rows_of = access_rows(self.d.form, self.d.decay)
-        driven = n * sum(len(rows) for rows in rows_of)
+        rows = self._used(self.row, product, C_PRODUCT - A_PRODUCT)
+        second = int((rows >= self.first_rows[1] + self.d.network.sign.size).sum())
+        driven = sum((rows.size - second, second)[row] for each in rows_of for row in each)
         converted = int(sum(self.outputs[product + k] for k in range(4)))
         # ranges are powers of two: shifts before the DAC and behind the ADC
         shifts = (driven + converted) * state
         added = 0 if self.d.form == "direct" else converted
         yield Events(*where, {"shift_bits": shifts, "add_bits": added * state})
         if self.d.form == "leapfrog" and self.d.decay == "digital":
-            yield Events(*where, {"multiply_bits2": 2 * n * state * self.weight_bits["a"]})
+            yield Events(*where, {"multiply_bits2": states * state * self.weight_bits["a"]})
         yield Events(*where, self._events_of(product, driven, converted))
         for k in range(len(rows_of)):
-            rows = self.drives.accesses[layer][:, k].T
-            yield Events(*where, self._drive(array, _in_groups(rows, array)))
+            drawn = self._state_rows(layer, self.drives.accesses[layer][:, k])
+            for array in self._arrays_of(name):
+                yield Events(*where, self._drive(array, drawn))
 
     def _activation(self, layer: int) -> Iterator[Events]:
         """Yield GELU, gate, residual and norm."""
@@ -322,7 +376,8 @@ class _Counter:
             },
         )
 
-    def _convert(self, product: int, n_driven: int) -> dict[str, float]:
+    def _convert(self, product: int) -> dict[str, float]:
+        n_driven = self._used(self.row, product).size
         return self._events_of(product, n_driven, int(self.outputs[product]))
 
     def _events_of(self, product: int, driven: int, converted: int) -> dict[str, float]:
@@ -353,20 +408,20 @@ class _Counter:
         }
 
 
-def rotate_in_logic(n_modes: int, a_bits: int, state_bits: int) -> dict[str, float]:
-    """Return the events of n complex products dA x in logic, poles from memory."""
+def rotate_in_logic(pairs: int, alone: int, a_bits: int, state_bits: int) -> dict[str, float]:
+    """Return the events of complex products dA x of pairs, and real ones, poles from memory."""
     return {
-        "multiply_bits2": 4.0 * n_modes * state_bits * a_bits,
-        "add_bits": 2.0 * n_modes * state_bits,
-        "weight_bits": 2.0 * n_modes * a_bits,
+        "multiply_bits2": float((4 * pairs + alone) * state_bits * a_bits),
+        "add_bits": float(2 * pairs * state_bits),
+        "weight_bits": float((2 * pairs + alone) * a_bits),
     }
 
 
-def state_in_logic(n_modes: int, a_bits: int, state_bits: int) -> dict[str, float]:
+def state_in_logic(pairs: int, alone: int, a_bits: int, state_bits: int) -> dict[str, float]:
     """Return the events of x <- dA x + u in logic: the product, the input, the registers."""
-    events = rotate_in_logic(n_modes, a_bits, state_bits)
-    events["add_bits"] += float(n_modes * state_bits)
-    return {**events, "state_bits": 4.0 * n_modes * state_bits}
+    events = rotate_in_logic(pairs, alone, a_bits, state_bits)
+    events["add_bits"] += float((pairs + alone) * state_bits)
+    return {**events, "state_bits": float(2 * (2 * pairs + alone) * state_bits)}
 
 
 def activation_operations(network: Network) -> tuple[int, int]:
@@ -387,21 +442,16 @@ def _product_of(name: str) -> int:
     """Return the product of an array's name, the first of the four of A."""
     if name in ("encoder", "decoder"):
         return 0 if name == "encoder" else -1
-    _, number, part = name.split(" ", 2)
-    return 1 + int(number) * PER_LAYER + _PRODUCTS[part]
+    layer, part = _layer_and_part(name)
+    return 1 + int(layer.removeprefix("layer ")) * PER_LAYER + _PRODUCTS[part]
 
 
 def _layer_and_part(name: str) -> tuple[str, str]:
-    """Return the layer ("" for encoder and decoder) and the part of an array's name."""
+    """Return the layer ("" for encoder and decoder) and the part of an array's name.
+
+    Arrays of pruned models say in between which blocks they hold, such as "layer 0 pairs A".
+    """
     if not name.startswith("layer "):
         return "", name
-    _, number, part = name.split(" ", 2)
-    return f"layer {number}", part
-
-
-def _in_groups(rows: NDArray[np.float64], array: CellArray) -> NDArray[np.float64]:
-    """Return values (n_blocks, n_in) of rows as (n_groups, group * n_in), zeros where none is."""
-    n_groups, n_in = array.tile.shape[1], array.request.n_in
-    padded = np.zeros((n_groups * array.group, n_in))
-    padded[: len(rows)] = rows
-    return padded.reshape(n_groups, -1)
+    words = name.split(" ")
+    return " ".join(words[:2]), words[-1]

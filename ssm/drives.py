@@ -9,6 +9,7 @@ import numpy as np
 
 from ssm.forms import leapfrog_cells
 from ssm.kernels.network import A_PRODUCT, C_PRODUCT
+from ssm.places import has_states
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,8 +30,9 @@ class Drives:
 
     A row at V = x V_full draws x^2 of that; a row driven for a share |x| of the time |x|; one
     driven bit by bit the share of ones. inputs (n_in,); per layer accesses (2, 3, K) of A, rows
-    p and q (or Re and Im) in the order of accesses, zeros where a row rests; states (2, K) and
-    skips (H,) of C; mixes (H,); decodes (H,). source : where they come from, in words.
+    p and q (or Re and Im) in the order of accesses, zeros where a row rests or no state is;
+    states (2, K) and skips (H,) of C; mixes (H,); decodes (H,). source : where they come from,
+    in words.
     """
 
     inputs: Real
@@ -52,14 +54,14 @@ def access_rows(form: str, decay: str) -> tuple[tuple[int, ...], ...]:
 def even_drives(d: Deployment) -> Drives:
     """Return the drives of inputs that are spread evenly over the range of every DAC."""
     mean = _EVEN[d.spec.dac.mode]
-    heads, modes = d.network.n_heads, np.diff(d.network.mode_first)
+    heads, there = d.network.n_heads, [has_states(layer) for layer in d.model.layers]
     driven = np.zeros((2, 3, 1))
     for k, rows in enumerate(access_rows(d.form, d.decay)):
         driven[list(rows), k] = mean
-    each = [np.full(heads, mean)] * len(modes)
+    each = [np.full(heads, mean)] * len(there)
     return Drives(
-        np.full(d.network.n_in, mean), [np.repeat(driven, n, axis=2) for n in modes],
-        [np.full((2, n), mean) for n in modes], each, each, np.full(heads, mean),
+        np.full(d.network.n_in, mean), [driven * own[:, None] for own in there],
+        [mean * own for own in there], each, each, np.full(heads, mean),
         "inputs spread evenly over the range of every DAC, an assumption",
     )
 
@@ -151,7 +153,8 @@ def _drive_states(d: Deployment, layer: Layer, u: Real, full: Real) -> tuple[Rea
         p = p + np.repeat(u[:, k], layer.pole.shape[1], axis=1)
         held[0] += one(p, 0, C_PRODUCT)
         held[1] += one(q, 1, C_PRODUCT)
-    return drawn / n_steps, held / n_steps
+    there = has_states(layer)
+    return drawn * there[:, None] / n_steps, held * there / n_steps
 
 
 def _gelu(y: Real) -> Real:

@@ -74,7 +74,7 @@ def wire(network: Network, converters: Converters) -> Wiring:
     """
     c, n_heads = converters, network.n_heads
     steps = [c.input_step, c.state_step, c.skip_step.ravel(), c.mix_step.ravel(), c.decode_step]
-    inputs, states, skips, mixes, decodes, _ = np.cumsum([0, *(step.size for step in steps)])
+    inputs, states, skips, mixes, decodes, _ = first_rows(c)
     row = np.full(network.weight_first[-1], -1, np.int64)
     column = np.full(row.size, -1, np.int64)
 
@@ -124,6 +124,13 @@ def wire(network: Network, converters: Converters) -> Wiring:
         row, column, np.concatenate(steps), c.adc_step, limit, c.adc_limit, c.adc_noise,
         c.adc_first, int(c.planes.max()),
     )
+
+
+def first_rows(converters: Converters) -> np.ndarray:
+    """Return the first row of inputs, states, skips, mixing and decoder, and their number."""
+    c = converters
+    steps = (c.input_step, c.state_step, c.skip_step, c.mix_step, c.decode_step)
+    return np.cumsum([0, *(step.size for step in steps)])
 
 
 def _group_pairs(n: int, group: int) -> tuple[np.ndarray, np.ndarray]:
