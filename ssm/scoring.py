@@ -17,14 +17,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aimc_sim.errors import InputError
+from aimc_sim.errors import AimcError, InputError
 from aimc_sim.kernels.threads import one_thread
 from aimc_sim.specs import ChipSpec
 from aimc_sim.storage import Words, read_archive
 from ssm.checkpoint import load
+from ssm.complexity import measure
+from ssm.costs import cost_inference
 from ssm.deploy import Deployment, deploy
+from ssm.drives import Drives, measured_drives
 from ssm.evaluate import accuracy, relative_rms
-from ssm.inference import ProgrammedModel
+from ssm.inference import ProgrammedModel, Run
 from ssm.quantize import Precision, quantize
 
 if TYPE_CHECKING:
@@ -35,7 +38,8 @@ if TYPE_CHECKING:
 # what a task returns, and its unit
 OUTPUTS = {
     "accuracy": "1", "logit_error": "1", "diverged": "1", "unstable_modes": "1",
-    "float_accuracy": "1", "tiles": "1", "cells": "1",
+    "float_accuracy": "1", "tiles": "1", "cells": "1", "energy_j": "J", "latency_s": "s",
+    "memory_bits": "1", "bops_per_step": "1",
 }
 CALIBRATION_ROWS = 64  # of the data, as a run takes them
 _REFERENCE_SAMPLES = 32  # sequences of the float model at once
@@ -62,7 +66,9 @@ def score(task: Mapping[str, Any]) -> dict[str, float | None]:
     accuracy, float_accuracy : of the chip and of the model as trained, None without labels.
     logit_error : relative rms error of the chip's logits, None where none is finite.
     diverged : sequences whose logits are not finite. unstable_modes : outside the unit circle.
-    tiles, cells : in use.
+    tiles, cells : in use. energy_j, latency_s : of a sequence on this chip as it is now, drives
+    of rows from the calibration signal (`ssm.costs`); None where costs are not known.
+    memory_bits, bops_per_step : of the model at its precision (`ssm.complexity`).
 
     task : hashes and facts of model and data, `chip` (TOML), form, decay, precision, limit,
     `at_s`, seed, replica; and where the files are.
@@ -77,7 +83,8 @@ def score(task: Mapping[str, Any]) -> dict[str, float | None]:
         warnings.simplefilter("ignore", UserWarning)
         deployment, reference, x, y = _deployed(json.dumps(shared, sort_keys=True))
         chip = ProgrammedModel(deployment, task["seed"], 1, task["replica"]).wait(task["at_s"])
-        logits = chip.infer(x).logits
+        run = chip.infer(x)
+        logits, size = run.logits, measure(deployment.model)
         return {
             "accuracy": None if y is None else float(accuracy(logits, y)),
             "logit_error": relative_rms(logits, reference),
@@ -86,7 +93,25 @@ def score(task: Mapping[str, Any]) -> dict[str, float | None]:
             "float_accuracy": None if y is None else float(accuracy(reference, y)),
             "tiles": float(deployment.layout.n_tiles),
             "cells": float(deployment.layout.n_used()),
+            **_costs(deployment, x.shape[1], run),
+            "memory_bits": float(size["memory_bits"]),
+            "bops_per_step": float(size["bops_per_step"]),
         }
+
+
+def _costs(deployment: Deployment, n_steps: int, run: Run) -> dict[str, float | None]:
+    """Return energy and latency of a sequence on the chip that ran; None where unknown."""
+    try:
+        found = cost_inference(deployment, n_steps, drives=_drives(deployment), g_s=run.g_s).costs
+    except AimcError:
+        # such as of ideal converters: the sweep still wants the rest
+        return {"energy_j": None, "latency_s": None}
+    return {"energy_j": found.energy_j, "latency_s": found.latency_s}
+
+
+@lru_cache(maxsize=2)
+def _drives(deployment: Deployment) -> Drives:
+    return measured_drives(deployment)
 
 
 def open_model(path: str, norm: str | None, disc: str | None, pool: str | None) -> Model:

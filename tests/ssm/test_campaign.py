@@ -144,7 +144,7 @@ def test_a_fault_map_is_named_by_its_contents(folder, monkeypatch):
         ("seed = [-1]", UsageError, "seed"),
         ('schema_version = "aimc-sim.campaign/2"', InputError, "this version reads aimc-sim.camp"),
         ("chips = ", InputError, "It is not TOML"),
-        ('calibrate = "none.npz"', InputError, "It cannot be read"),
+        ('calibrate = "none.npz"', InputError, "There is no such file"),
     ],
 )
 def test_what_is_wrong_with_a_sweep_file_is_said_before_anything_runs(folder, text, kind, message):
@@ -216,6 +216,7 @@ class _Any:
 @pytest.mark.compiled
 def test_a_sweep_finds_what_a_run_of_the_same_chips_finds(folder):
     import ssm
+    from ssm.complexity import measure
     from ssm.evaluate import evaluate
     from ssm.scoring import score
 
@@ -241,6 +242,27 @@ def test_a_sweep_finds_what_a_run_of_the_same_chips_finds(folder):
     errors = np.array([one["logit_error"] for one in got]).reshape(2, 2)
     assert np.sqrt((errors**2).mean(axis=1)) == pytest.approx(expected.logit_error(), rel=1e-9)
     assert got[0]["cells"] == expected.deployment.layout.n_used()
+    chip = expected.deployment.program(seed=3, chips=1, first_chip=1).wait(3600.0)
+    costs = chip.infer(data["x"][:15]).costs
+    assert got[3]["energy_j"] == pytest.approx(costs.energy_j / 15, rel=1e-9)
+    assert got[3]["latency_s"] == pytest.approx(costs.latency_s / 15, rel=1e-9)
+    assert len({one["energy_j"] for one in got}) == 4  # cells of each chip at each time
+    size = measure(expected.deployment.model)
+    assert got[0]["memory_bits"] == size["memory_bits"] < measure(model)["memory_bits"]
+    assert got[0]["bops_per_step"] == size["bops_per_step"] < measure(model)["bops_per_step"]
+
+
+@pytest.mark.compiled
+def test_costs_that_are_not_known_are_missing_and_the_rest_is_there(folder):
+    from aimc_sim.sweep import run
+    from ssm.scoring import score
+
+    found = campaign(folder, '[set]\n"adc.bits" = "ideal"\n')
+    got = score({**found.tasks[0].what, **found.tasks[0].where})
+    assert got["energy_j"] is got["latency_s"] is None and got["accuracy"] is not None
+    results = run(found, folder / "s.nc")
+    assert np.isnan(results.energy_j).all() and results.energy_j.units == "J"
+    assert results.memory_bits.item() == got["memory_bits"] > 0
 
 
 @pytest.mark.compiled
