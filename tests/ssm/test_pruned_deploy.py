@@ -1,5 +1,7 @@
 """Pruned models on chips: every form, cells and conversions counted one by one."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from small_models import IDEAL, PCM, random_input, random_model, relative_error
@@ -143,3 +145,33 @@ def test_a_model_without_pruning_lies_as_it_always_did():
     names = [row[0] for row in deployment.placements()]
     assert names[:4] == ["encoder", "layer 0 A", "layer 0 C", "layer 0 mixing"]
     assert set(deployment.blocks_per_head()) == {f"layer {k} {x}" for k in (0, 1) for x in "AC"}
+
+
+def test_an_empty_place_adds_nothing_to_the_budget_and_lies_between_no_rows():
+    """Two deployments of one model: converters of 6 bits are all that errs, and err alike."""
+    from ssm.budget import network_parts, signal_budget
+    from ssm.wiring import wire
+
+    model = random_model(5, n_heads=4, n_modes=3)
+    wider = model.replace(layers=tuple(
+        dataclasses.replace(layer, **{
+            name: np.pad(getattr(layer, name), ((0, 0), (0, 1)))
+            for name in ("pole", "drive", "readout", "mode_weight")
+        })
+        for layer in model.layers
+    ))
+    chip = IDEAL.replace(**{"adc.bits": 6, "dac.bits": 8})
+    even, uneven = (deploy(each, chip, calibrate=X) for each in (model, wider))
+    found = [signal_budget(d, X) for d in (even, uneven)]
+    for old, new in zip(found[0].shares, found[1].shares, strict=True):
+        assert (new.layer, new.cause) == (old.layer, old.cause)
+        assert new.signal_rms == pytest.approx(old.signal_rms, rel=1e-5)
+        assert new.relative_rms == pytest.approx(old.relative_rms, rel=0.02)
+    names = [[part.name for part in network_parts(d.network)] for d in (even, uneven)]
+    assert names[0] == names[1]
+    counts = []
+    for d in (even, uneven):
+        wiring, there = wire(d.network, d.converters), d.weights.plus[0] >= 0
+        assert (wiring.row[there] >= 0).all() and (wiring.column[there] >= 0).all()
+        counts.append((np.unique(wiring.row[there]).size, np.unique(wiring.column[there]).size))
+    assert counts[0] == counts[1]
