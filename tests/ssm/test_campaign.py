@@ -144,7 +144,7 @@ def test_a_fault_map_is_named_by_its_contents(folder, monkeypatch):
         ("seed = [-1]", UsageError, "seed"),
         ('schema_version = "aimc-sim.campaign/2"', InputError, "this version reads aimc-sim.camp"),
         ("chips = ", InputError, "It is not TOML"),
-        ('calibrate = "none.npz"', InputError, "It cannot be read"),
+        ('calibrate = "none.npz"', InputError, "There is no such file"),
     ],
 )
 def test_what_is_wrong_with_a_sweep_file_is_said_before_anything_runs(folder, text, kind, message):
