@@ -13,6 +13,7 @@ from aimc_sim.errors import InputError
 from aimc_sim.kernels import mvm
 from aimc_sim.kernels.threads import one_thread
 from aimc_sim.mapping import pieces_of
+from aimc_sim.predistortion import expected_gains
 from aimc_sim.randomness import Purpose, clock_word
 from aimc_sim.specs import ChipSpec
 
@@ -31,19 +32,21 @@ def global_gain(chip: Chip, cells: Sequence[np.ndarray]) -> np.ndarray:
 
     The sum of g - g_min over the same sum right after programming, as two calibration reads
     find it (Joshi et al., doi 10.1038/s41467-020-16108-9), float64; cells of a sliced weight
-    count by the significance of their digit. cells : chip-wide indices.
+    count by the significance of their digit. Where targets were written for a later time, the
+    gain that is expected at that time counts as 1. cells : chip-wide indices.
 
     Raises InputError where a set has no conductance left.
     """
     g_min = chip.spec.device.g_min_s
     before, now = (chip.clipped(g) for g in (chip.aged_at(0.0), chip.aged()))
     share = _significance(chip)
+    nominal = expected_gains(chip.spec, chip.target_s, share, cells)
     result = np.ones((chip.n_replicas, len(cells)))
     for k, index in enumerate(cells):
         wanted = (before[:, index].astype(float) - g_min) @ share[index]
         found = (now[:, index].astype(float) - g_min) @ share[index]
         there = wanted > 0
-        result[there, k] = found[there] / wanted[there]
+        result[there, k] = found[there] / (wanted[there] * nominal[k])
     if not np.isfinite(result).all() or (result <= 0).any():
         raise InputError(
             "compensate drift", "a matrix has no conductance left",
@@ -55,8 +58,8 @@ def global_gain(chip: Chip, cells: Sequence[np.ndarray]) -> np.ndarray:
 def _significance(chip: Chip) -> np.ndarray:
     """Return the share of its weight that each cell carries, (n_cells,)."""
     result = np.ones(chip.n_cells)
-    shares = pieces_of(chip.spec).shares
     for array in chip.layout.arrays:
+        shares = pieces_of(chip.spec, array.request.pair).shares
         own = result[array.first : array.first + array.n_cells]
         array.by_piece(own)[...] = shares[:, None, None, None, None]
     return result

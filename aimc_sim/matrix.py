@@ -25,6 +25,7 @@ from aimc_sim.mapping import (
     weight_scale,
 )
 from aimc_sim.noise import noise_split, refresh_pace
+from aimc_sim.predistortion import reach
 from aimc_sim.randomness import Purpose, clock_word
 from aimc_sim.specs import ChipSpec, check_chip
 from aimc_sim.storage import WRITTEN, read_matrix, save_matrix
@@ -109,7 +110,8 @@ class MappedMatrix:
         if self.forward is not None:
             return self.forward.target_s
         target = target_conductances(
-            self.real[None], self.scale, self.spec.device, pair=True, pieces=pieces_of(self.spec)
+            self.real[None], self.scale * reach(self.spec), self.spec.device, pair=True,
+            pieces=pieces_of(self.spec),
         )
         return target.ravel().astype(np.float32)
 
@@ -159,7 +161,7 @@ def map_matrix(w: ArrayLike, spec: ChipSpec, calibrate: ArrayLike | None = None)
     )
     check_chip(spec, "map a matrix")
     layout = place([Request("matrix", 1, *real.shape)], spec)
-    scale = weight_scale(real[None], spec.device, spec.weight_scale)
+    scale = weight_scale(real[None], spec.device, spec.weight_scale) / reach(spec)
     probe, full_scale = _probe(w, real.shape[0], calibrate)
     adc_range = _adc_range(probe, real, layout.arrays[0].part_rows, spec)
     return MappedMatrix(w, real, spec, layout, scale, full_scale, adc_range)
