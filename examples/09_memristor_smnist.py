@@ -11,6 +11,7 @@ which are never negative, take the two cells of a pair, and parallel cells of th
 are filled one after the other. --chips N scores N sampled chips on the simulator, with 8-bit
 converters and read noise at every step: the float model and the one trained for that chip, in
 leapfrog form with the decay on tiles and in logic, with A in direct form and with A in logic.
+--checkpoints keeps every stage's last epoch; --start skips the stages before the chips'.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import argparse
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -78,25 +80,37 @@ def train(options: argparse.Namespace, task: Task, names: Sequence[str]) -> dict
     """Return the model in float, rounded, and for every chip, saved where `out` says."""
     n_heads = 8 if options.quick else 64
     float_epochs, epochs = (1, 1) if options.quick else (options.epochs, options.noisy_epochs)
-    common = {"device": options.device, "validate": (task.x_test, task.y_test)}
-    start = start_models(
-        [options.seed], d_input=1, n_classes=10, n_heads=n_heads, n_states=n_heads, n_layers=2,
-        norm="post", task=task.name,
-    )
-    models = fine_tune(
-        start, task, epochs=float_epochs, lr=1e-2, kernel_lr=1e-3, on_epoch=printer("float"),
-        **common,
-    )
-    rounded = fine_tune(
-        models, task, precision=ROUNDED, epochs=epochs, lr=2e-3, kernel_lr=5e-4,
-        on_epoch=printer("rounded"), **common,
-    )
+    folder = options.checkpoints
+
+    def common(stage: str) -> dict[str, Any]:
+        return {
+            "device": options.device, "validate": (task.x_test, task.y_test),
+            "on_epoch": printer(stage),
+            "checkpoint": None if folder is None else folder / f"smnist-{stage}.state",
+        }
+
+    found = {}
+    if options.start is None:
+        start = start_models(
+            [options.seed], d_input=1, n_classes=10, n_heads=n_heads, n_states=n_heads,
+            n_layers=2, norm="post", task=task.name,
+        )
+        models = fine_tune(
+            start, task, epochs=float_epochs, lr=1e-2, kernel_lr=1e-3, **common("float")
+        )
+        rounded = fine_tune(
+            models, task, precision=ROUNDED, epochs=epochs, lr=2e-3, kernel_lr=5e-4,
+            **common("rounded"),
+        )
+        found = {"float": models[0], "w4a6-a8x8": rounded[0]}
+    else:
+        models = [load(options.start)]
     tuned = fine_tune(
         [models[0]] * len(names), task, chip=[CHIPS[name] for name in names], at_s=DAY_S,
         decay=options.decay, epochs=epochs, lr=options.noisy_lr, kernel_lr=1e-3, ramp=0.1,
-        on_epoch=printer("noisy"), **common,
+        **common("noisy"),
     )
-    found = {"float": models[0], "w4a6-a8x8": rounded[0], **dict(zip(names, tuned, strict=True))}
+    found |= dict(zip(names, tuned, strict=True))
     found = {
         name: in_single_precision(model).replace(name=f"s4d-smnist-{name}")
         for name, model in found.items()
@@ -104,7 +118,7 @@ def train(options: argparse.Namespace, task: Task, names: Sequence[str]) -> dict
     if options.out is not None:
         for model in found.values():
             save(model, options.out / f"{model.name}.safetensors")
-    return found
+    return {"float": models[0], **found}
 
 
 def score(
@@ -133,6 +147,8 @@ def main() -> None:
     parser.add_argument("--data", help="mnist.npz or a folder with it (default: AIMC_DATA)")
     parser.add_argument("--out", type=Path, help="folder for the models")
     parser.add_argument("--models", type=Path, help="folder of trained models: only score them")
+    parser.add_argument("--start", type=Path, help="a model in float to train on from")
+    parser.add_argument("--checkpoints", type=Path, help="folder to go on from after a stop")
     parser.add_argument("--device", help="torch device (default: the GPU where there is one)")
     parser.add_argument("--epochs", type=int, default=14, help="in float")
     parser.add_argument("--noisy-epochs", type=int, default=9)
@@ -144,8 +160,9 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=10_000, help="test sequences a chip scores")
     parser.add_argument("--quick", action="store_true", help="a smoke run on few small digits")
     options = parser.parse_args()
-    if options.out is not None:
-        options.out.mkdir(parents=True, exist_ok=True)
+    for folder in (options.out, options.checkpoints):
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
     task = load_task("smnist-14x14" if options.quick else "smnist", options.data)
     task = few(task) if options.quick else task
     if options.models is None:

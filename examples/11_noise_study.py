@@ -1,8 +1,9 @@
 """Accuracy against conductance noise at few bits: as trained, rounded after, in, and for the chip.
 
     python examples/11_noise_study.py [--data mnist.npz] [--bits 2,3,4,8] [--seeds 3] [--quick]
+    python examples/11_noise_study.py --task digits --epochs 40 --rounded-epochs 15
 
-One S4D layer of 16 heads on MNIST images of 14 x 14 pixels, one pixel a step; weights at some
+One S4D layer of 16 heads on images of 14 x 14 pixels of MNIST, one pixel a step; weights at some
 bits, A and the state at 8, A in digital logic. Every cell errs by a share of the range when it is
 written. Prints the share of test images that sampled chips classify rightly: of a model trained
 in float ("float" on unrounded weights, "ptq" rounded afterwards), with rounding ("qat"), and with
@@ -55,6 +56,7 @@ def main() -> None:
     """Train the seeds side by side and print a row for every bit-width and kind of training."""
     parser = argparse.ArgumentParser(description="accuracy against conductance noise")
     parser.add_argument("--data", help="mnist.npz or a folder with it (default: AIMC_DATA)")
+    parser.add_argument("--task", default="smnist-14x14", help="digits needs no data")
     parser.add_argument("--device", help="torch device (default: the GPU where there is one)")
     parser.add_argument("--bits", default="2,3,4,8", help="of the weights")
     parser.add_argument("--seeds", type=int, default=3)
@@ -64,7 +66,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=1000, help="test images a chip scores")
     parser.add_argument("--quick", action="store_true", help="a smoke run on few images")
     options = parser.parse_args()
-    task = load_task("smnist-14x14", options.data)
+    task = load_task(options.task, options.data)
     seeds, chips, limit = options.seeds, options.chips, options.limit
     epochs = (options.epochs, options.rounded_epochs)
     if options.quick:
@@ -72,7 +74,7 @@ def main() -> None:
         task = Task(task.name, *few, task.n_classes, task.source)
         seeds, chips, limit, epochs = 1, 2, 64, (1, 1)
     start = start_models(
-        list(range(seeds)), d_input=1, n_classes=10, n_heads=16, n_states=32, n_layers=1,
+        list(range(seeds)), d_input=task.x_train.shape[2], n_classes=10, n_heads=16, n_states=32, n_layers=1,
         norm="none", task=task.name,
     )
     common = {"device": options.device}
