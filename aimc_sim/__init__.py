@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from aimc_sim.chip import Chip
     from aimc_sim.citations import cite
     from aimc_sim.devices import predict
+    from aimc_sim.diagnostics import Estimate, effective_bits, mvm_error
     from aimc_sim.errors import AimcError, CapacityError, InputError, UsageError
     from aimc_sim.matrix import AnalogMatrix, MappedMatrix, load_matrix, map_matrix
     from aimc_sim.specs import (
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
         DacSpec,
         FaultSpec,
         TileSpec,
+        WireSpec,
         WriteSpec,
         load_chip,
         presets,
@@ -37,11 +39,12 @@ _HOMES = {
     "aimc_sim.chip": ("Chip",),
     "aimc_sim.citations": ("cite",),
     "aimc_sim.devices": ("predict",),
+    "aimc_sim.diagnostics": ("Estimate", "effective_bits", "mvm_error"),
     "aimc_sim.errors": ("AimcError", "CapacityError", "InputError", "UsageError"),
     "aimc_sim.matrix": ("AnalogMatrix", "MappedMatrix", "load_matrix", "map_matrix"),
     "aimc_sim.specs": (
-        "AdcSpec", "ChipSpec", "DacSpec", "FaultSpec", "TileSpec", "WriteSpec", "load_chip",
-        "presets",
+        "AdcSpec", "ChipSpec", "DacSpec", "FaultSpec", "TileSpec", "WireSpec", "WriteSpec",
+        "load_chip", "presets",
     ),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -55,16 +58,20 @@ __all__ = [
     "ChipSpec",
     "DacSpec",
     "DeviceSpec",
+    "Estimate",
     "FaultSpec",
     "InputError",
     "MappedMatrix",
     "TileSpec",
     "UsageError",
+    "WireSpec",
     "WriteSpec",
     "cite",
+    "effective_bits",
     "load_chip",
     "load_matrix",
     "map_matrix",
+    "mvm_error",
     "predict",
     "presets",
 ]

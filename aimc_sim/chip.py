@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -54,12 +55,13 @@ from aimc_sim.noise import (
 from aimc_sim.randomness import Purpose, clock_word, seed_words
 from aimc_sim.specs import ChipSpec
 from aimc_sim.units import format_time, parse_quantity
+from aimc_sim.wired import TileLines, Transfer, WiredCells, lines_of, solve_cells
 from aimc_sim.writing import Written, program
 
 
 @dataclass(frozen=True, eq=False)
 class Reads:
-    """What reads in a run find of the cells of one replica.
+    """What reads in a run find of the cells of one replica, behind the lines of their tiles.
 
     mean_s, variance : (n_cells,) float32 [S], [S^2] of a read. moving : (n_cells,) float32 [S^2]
     variance of bands of 1/f noise for a factor of 1, (0,) without. telegraph : the cells with
@@ -122,6 +124,8 @@ class Chip:
         self._quality: tuple[np.ndarray, np.ndarray] | None = None
         self._aged: tuple[int, np.ndarray] | None = None
         self._jumps: dict[int, Jumps] = {}
+        self._wired: dict[tuple[int, int], WiredCells] = {}  # by replica and age, as long as used
+        self._transfer: dict[int, tuple[int, Transfer]] = {}
 
     @property
     def n_cells(self) -> int:
@@ -259,6 +263,67 @@ class Chip:
         sigma, white = self._quality
         return sigma * g, (white * g if noise.white is not None else white)
 
+    @property
+    def is_wired(self) -> bool:
+        """Whether the lines of the tiles resist."""
+        return self.spec.wires is not None and self.spec.wires.resists
+
+    def wired(self, replica: int = 0, age_ns: int | None = None) -> WiredCells:
+        """Return what the lines of the tiles make of a replica's cells.
+
+        age_ns : at that age; None: now, or at programming where the cells have changed by no
+        more than `wires.retol` since. A function of the moment alone, whatever came before.
+        """
+        retol = self.spec.wires.retol if self.spec.wires is not None else 0.0
+        if age_ns is None:
+            age_ns = self.age_ns
+            if age_ns and (retol > 0 or not self._ages):
+                written = self.wired(replica, 0)
+                if written.distance(self.clipped(self.aged()[replica], replica)) <= retol:
+                    return written
+        if (replica, age_ns) not in self._wired:
+            for other in [k for k in self._wired if k[0] == replica and k[1]]:
+                del self._wired[other]  # a moment that is over
+            g = self._at_start if age_ns == 0 else self.aged_at(age_ns / 1e9)
+            if age_ns == self.age_ns:
+                g = self.aged()
+            self._wired[replica, age_ns] = solve_cells(
+                self.spec, self._lines, self.clipped(g[replica], replica)
+            )
+        return self._wired[replica, age_ns]
+
+    @cached_property
+    def _at_start(self) -> np.ndarray:
+        return self.aged_at(0.0)
+
+    @cached_property
+    def _lines(self) -> list[TileLines]:
+        return lines_of(self.spec, self.layout)
+
+    @property
+    def _ages(self) -> bool:
+        return self.spec.device.drift is not None or self.spec.device.relaxation is not None
+
+    def transfer(self, replica: int = 0) -> Transfer:
+        """Return what the lines make of reads of a replica's cells now."""
+        if replica not in self._transfer or self._transfer[replica][0] != self.clock_ns:
+            variance = self.fast_sigma(replica).astype(float) ** 2
+            found = self.wired(replica).transfer(variance)
+            self._transfer[replica] = (self.clock_ns, found)
+        return self._transfer[replica][1]
+
+    def seen(
+        self, g_s: np.ndarray, variance: np.ndarray, replica: int = 0
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return what terminals see of conductances [S] now, and the variance of a read.
+
+        g_s, variance : (n_cells,) float32 of the cells themselves; as they are without wires.
+        """
+        if not self.is_wired:
+            return g_s, variance
+        transfer = self.transfer(replica)
+        return transfer.mean(g_s), transfer.variance(variance)
+
     def telegraph(self, replica: int = 0) -> Telegraph:
         """Return the cells of a replica that have telegraph noise, as they are now."""
         part, device = self.spec.device.telegraph, self.spec.device
@@ -354,6 +419,12 @@ class Chip:
         unconnected = self.unconnected[replica]
         silence(mean, unconnected)
         silence(variance, unconnected)
+        if self.is_wired:
+            slope = self.transfer(replica).slope
+            mean, variance = self.seen(mean, variance, replica)
+            if moving.size:
+                moving *= slope * slope
+            jump *= slope[telegraph.cell]
         return Reads(mean, variance, moving, telegraph, jump)
 
     def fast_sigma(self, replica: int = 0) -> np.ndarray:

@@ -11,6 +11,9 @@ import numpy as np
 from aimc_sim.chip import Chip
 from aimc_sim.errors import InputError
 from aimc_sim.kernels import mvm
+from aimc_sim.kernels.cells import stream_key
+from aimc_sim.kernels.converters import Periphery, distort
+from aimc_sim.kernels.philox import fill_normals
 from aimc_sim.kernels.threads import one_thread
 from aimc_sim.mapping import pieces_of
 from aimc_sim.predistortion import expected_gains
@@ -25,26 +28,28 @@ _SIGNIFICANT_GAIN = 5.0  # standard errors from zero
 _LEAST_GAIN = 1e-6  # below, reads were all alike and the slope is what rounding makes of zero
 _SIGNIFICANT_OFFSET = 3.0
 _CALIBRATION_PLACE = 1 << 63  # above all tiles, whose cells draw from the same purpose
+_DRIVE_PLACE = _CALIBRATION_PLACE | 1 << 62  # above all products of all moments
 
 
 def global_gain(chip: Chip, cells: Sequence[np.ndarray]) -> np.ndarray:
     """Return the mean gain of sets of cells since programming, (n_replicas, len(cells)).
 
-    The sum of g - g_min over the same sum right after programming, as two calibration reads
-    find it (Joshi et al., doi 10.1038/s41467-020-16108-9), float64; cells of a sliced weight
-    count by the significance of their digit. Where targets were written for a later time, the
-    gain that is expected at that time counts as 1. cells : chip-wide indices.
+    The sum of g - g_min (times Geff/g, where lines resist) over the same sum right after
+    programming, as two calibration reads find it (Joshi et al., doi
+    10.1038/s41467-020-16108-9), float64; cells of a sliced weight count by the significance of
+    their digit. Where targets were written for a later time, the gain that is expected at that
+    time counts as 1. cells : chip-wide indices.
 
     Raises InputError where a set has no conductance left.
     """
-    g_min = chip.spec.device.g_min_s
     before, now = (chip.clipped(g) for g in (chip.aged_at(0.0), chip.aged()))
+    before, now = _excess(chip, before, 0), _excess(chip, now, None)
     share = _significance(chip)
     nominal = expected_gains(chip.spec, chip.target_s, share, cells)
     result = np.ones((chip.n_replicas, len(cells)))
     for k, index in enumerate(cells):
-        wanted = (before[:, index].astype(float) - g_min) @ share[index]
-        found = (now[:, index].astype(float) - g_min) @ share[index]
+        wanted = before[:, index] @ share[index]
+        found = now[:, index] @ share[index]
         there = wanted > 0
         result[there, k] = found[there] / (wanted[there] * nominal[k])
     if not np.isfinite(result).all() or (result <= 0).any():
@@ -53,6 +58,19 @@ def global_gain(chip: Chip, cells: Sequence[np.ndarray]) -> np.ndarray:
             "read earlier, or set compensation = 'none'",
         )
     return result
+
+
+def _excess(chip: Chip, g_s: np.ndarray, age_ns: int | None) -> np.ndarray:
+    """Return g - g_min of the cells (n_replicas, n_cells) as their terminals see it, float64.
+
+    age_ns : of g_s, None: now.
+    """
+    excess: np.ndarray = g_s.astype(float) - chip.spec.device.g_min_s
+    if chip.is_wired:
+        for replica, g in enumerate(g_s):
+            seen = chip.wired(replica, age_ns).near(g)
+            excess[replica] *= np.divide(seen, g, out=np.zeros_like(seen), where=g > 0)
+    return excess
 
 
 def _significance(chip: Chip) -> np.ndarray:
@@ -83,7 +101,8 @@ class Wiring:
     dac_step : (n_rows,) input that one code stands for, or full scale where dac_limit is 0.
     adc_step : (n_columns,) output that one code stands for. dac_limit, adc_limit : largest codes,
         0 for an ideal converter. adc_noise : in steps.
-    first : (n_products + 1,) first column of every product.
+    first : (n_products + 1,) first column of every product. n_planes : drives of a product, more
+        than one where the bits of an input go one by one.
     """
 
     row: np.ndarray
@@ -94,6 +113,7 @@ class Wiring:
     adc_limit: np.float32
     adc_noise: np.float32
     first: np.ndarray
+    n_planes: int = 1
 
     def matrix(self, values: np.ndarray) -> Any:
         """Return values (n_weights,) as a sparse matrix (n_columns, n_rows)."""
@@ -130,13 +150,13 @@ def patterns(wiring: Wiring, begin: int, end: int) -> np.ndarray:
         words = np.random.Philox(key=[int(Purpose.COMPENSATE), k]).random_raw(n_rows)
         x[k - begin] = (words >> np.uint64(11)) * 2.0**-52 - 1.0
     if wiring.dac_limit > 0:
-        x = np.rint(x * float(wiring.dac_limit))
+        x = np.rint(x * (1.0 if wiring.n_planes > 1 else float(wiring.dac_limit)))
     return (x * wiring.dac_step).astype(np.float32)
 
 
 def fit_columns(
     chip: Chip, wiring: Wiring, wanted: np.ndarray, found: np.ndarray, variance: np.ndarray,
-    replica: int,
+    replica: int, periphery: Periphery | None = None,
 ) -> Fit:
     """Return what calibration reads of one chip now say of its columns.
 
@@ -164,7 +184,9 @@ def fit_columns(
     for begin in range(0, n_reads, _CHUNK):
         x = patterns(wiring, begin, min(begin + _CHUNK, n_reads))
         asked = (exact @ x.T.astype(float)).T
-        reads = _convert(chip, wiring, (now @ x.T).T, (white @ (x * x).T).T, begin, replica)
+        driven = _drive(chip, wiring, x, begin, replica, periphery)
+        y_now, s_now = (now @ driven.T).T, (white @ (driven * driven).T).T
+        reads = _convert(chip, wiring, y_now, s_now, begin, replica, periphery)
         inside = np.abs(asked) <= highest
         asked, reads = np.where(inside, asked, 0.0), np.where(inside, reads, 0.0)
         n += inside.sum(axis=0)
@@ -190,8 +212,32 @@ def fit_columns(
     return Fit(np.where(good, gain, 1.0), offset, signal & ~good)
 
 
+def _drive(
+    chip: Chip, wiring: Wiring, x: np.ndarray, begin: int, replica: int,
+    periphery: Periphery | None,
+) -> np.ndarray:
+    """Return what the rows really carry for patterns x (n, n_rows), from number `begin` on."""
+    if periphery is None or not periphery.dac_on:
+        return x
+    n_rows, zero = x.shape[1], np.uint64(0)
+    driven = x.copy()
+    k0, k1 = stream_key(
+        *chip.seed_words, int(Purpose.COMPENSATE), chip.first_replica + replica,
+        np.uint64(_DRIVE_PLACE) | clock_word(chip.clock_ns),
+    )
+    z = np.zeros(n_rows + 64, np.float32)
+    step = np.ascontiguousarray(wiring.dac_step, np.float32)
+    for k, row in enumerate(driven):
+        fill_normals(
+            z, 0, n_rows, np.uint64(k0), np.uint64(k1), zero, np.uint64(begin + k), zero
+        )
+        distort(np.uint64(n_rows), step, zero, zero, wiring.dac_limit, periphery, z, row)
+    return driven
+
+
 def _convert(
-    chip: Chip, wiring: Wiring, y: np.ndarray, s: np.ndarray, begin: int, replica: int
+    chip: Chip, wiring: Wiring, y: np.ndarray, s: np.ndarray, begin: int, replica: int,
+    periphery: Periphery | None,
 ) -> np.ndarray:
     """Return sums y with variances s, (n, n_columns), after noise and ADC; float64."""
     out = np.zeros(y.shape, np.float32)
@@ -207,11 +253,12 @@ def _convert(
     with one_thread():  # products are small: waking threads for each costs more than they save
         for product in np.flatnonzero(np.diff(wiring.first)):
             own = slice(wiring.first[product], wiring.first[product + 1])
-            sums, variances = (np.ascontiguousarray(a[:, own], np.float32) for a in (y, s))
-            part = np.zeros(sums.shape, np.float32)
+            sums, variances = (np.ascontiguousarray(a[None, :, own], np.float32) for a in (y, s))
+            part = np.zeros(sums.shape[1:], np.float32)
             kernels.finish_batch(
                 sums, variances, True, keys[product, 0], keys[product, 1], begin,
-                wiring.adc_step[own], inverse[own], sigma[own], wiring.adc_limit, one, part,
+                wiring.adc_step, inverse, sigma, wiring.adc_limit, periphery,
+                np.uint64(wiring.first[product]), one, part,
             )
             out[:, own] = part
     return out.astype(float)

@@ -30,6 +30,7 @@ Siemens = Annotated[float, _quantity("conductance"), Field(allow_inf_nan=False)]
 PositiveSiemens = Annotated[float, _quantity("conductance"), Field(gt=0, allow_inf_nan=False)]
 Seconds = Annotated[float, _quantity("time"), Field(allow_inf_nan=False)]
 PositiveSeconds = Annotated[float, _quantity("time"), Field(gt=0, allow_inf_nan=False)]
+Ohms = Annotated[float, _quantity("resistance"), Field(ge=0, allow_inf_nan=False)]
 Volts = Annotated[float, _quantity("voltage"), Field(allow_inf_nan=False)]
 Kelvin = Annotated[float, _quantity("temperature"), Field(gt=0, le=2000, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -93,7 +94,8 @@ def _wrong_value(where: str, error: ErrorDetails) -> tuple[str, str]:
         return f"{field} is missing", "add it"
     value = "" if isinstance(error["input"], dict) else f" (got {str(error['input'])[:60]})"
     if kind == "literal_error":
-        allowed = re.findall(r"'(.*?)'", error["ctx"]["expected"])
+        allowed = re.findall(r"'(.*?)'|(\d+)", error["ctx"]["expected"])
+        allowed = [text or number for text, number in allowed]
         guess = nearest(str(error["input"]), allowed)
         hint = f"did you mean '{guess}'? " if guess else ""
         return f"{field} is not a known value{value}", f"{hint}choose one of {', '.join(allowed)}"

@@ -2,7 +2,8 @@
 
 y = x @ w with w (n_in, n_out). A signed weight is a pair of cells on neighbouring bit lines,
 w = scale (g+ - g-); a weight that is never negative may be a single cell, w = scale (g - g_min).
-Several such pieces, on further bit lines beside, may share a weight (`Pieces`).
+Several such pieces, on further bit lines beside, may share a weight (`Pieces`). With
+`wires.pairs = "separate"` a rectangle holds all cells of one kind before those of the next.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from aimc_sim.arrays import (
 )
 from aimc_sim.assembly import Grid, assemble
 from aimc_sim.cards import DeviceSpec
-from aimc_sim.errors import CapacityError, InputError
+from aimc_sim.errors import CapacityError, InputError, UsageError
 from aimc_sim.specs import ChipSpec, TileSpec
 
 
@@ -143,12 +144,20 @@ def place(requests: Sequence[Request | Assembly], spec: ChipSpec) -> Layout:
     arrays: list[CellArray] = []
     rectangles: list[Rectangle] = []
     first = 0
+    separate = spec.wires is not None and spec.wires.pairs == "separate"
     for request in requests:
         if isinstance(request, Assembly):
+            if separate:
+                raise UsageError(
+                    f"put A and C of a head in one array on chip '{spec.name}'",
+                    'wires.pairs = "separate" holds for arrays of one matrix',
+                    'set wires.pairs = "interleaved", or layout = "packed"',
+                )
             placed = _place_assembly(request, spec, first, rectangles, tile_kinds)
         else:
             n_pieces = pieces_of(spec, request.pair).count
-            placed = [_place_array(request, shelves[request.kind], n_pieces, first, rectangles)]
+            shelf = shelves[request.kind]
+            placed = [_place_array(request, shelf, n_pieces, first, rectangles, separate)]
         arrays += placed
         first += sum(array.n_cells for array in placed)
     if spec.max_tiles is not None and len(tile_kinds) > spec.max_tiles:
@@ -161,8 +170,10 @@ def place(requests: Sequence[Request | Assembly], spec: ChipSpec) -> Layout:
 
 
 def _place_array(
-    request: Request, shelves: _Shelves, n_pieces: int, first: int, rectangles: list[Rectangle]
+    request: Request, shelves: _Shelves, n_pieces: int, first: int, rectangles: list[Rectangle],
+    separate: bool,
 ) -> CellArray:
+    """Return where the cells of a request lie; `separate` has its planes one after the other."""
     tile = shelves.tile
     n_planes = _cells_of_weight(request, tile, n_pieces)
     group = group_size(request, tile, n_pieces)
@@ -188,8 +199,9 @@ def _place_array(
                 here = (slice(None), block, slice(row, row + rows), slice(col, col + cols))
                 where_tile[here] = number
                 lines = (row0 + np.arange(rows))[:, None] * tile.cols
-                pairs = col0 + n_planes * np.arange(cols)[None, :]
-                where[here] = (lines + pairs)[None] + np.arange(n_planes)[:, None, None]
+                apart, beside = (1, cols) if separate else (n_planes, 1)
+                pairs = col0 + apart * np.arange(cols)[None, :]
+                where[here] = (lines + pairs)[None] + beside * np.arange(n_planes)[:, None, None]
                 used = rows * cols * n_planes
                 if group > 1:  # the last group may hold fewer blocks
                     blocks = min(group, request.n_blocks - block * group)

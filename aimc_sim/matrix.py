@@ -11,6 +11,16 @@ import numpy as np
 
 from aimc_sim.chip import Chip, Reads
 from aimc_sim.compensation import Wiring, calibration_reads, fit_columns, global_gain
+from aimc_sim.converters import (
+    bit_planes,
+    converter_limit,
+    draw_periphery,
+    drive_limit,
+    has_adc_errors,
+    has_dac_errors,
+    histograms,
+    range_of,
+)
 from aimc_sim.errors import InputError, UsageError
 from aimc_sim.faults import NAMES
 from aimc_sim.kernels import mvm
@@ -36,6 +46,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike
 
+    from aimc_sim.kernels.converters import Periphery
+
 _BLAS_FROM = 16  # batch from which two matrix products beat fused loops, measured
 _COLUMN_PARTS = 1 << 19  # of a READ's place: parts of a matrix that is driven from its columns
 
@@ -57,7 +69,7 @@ class MappedMatrix:
     layout: Layout
     scale: np.ndarray
     full_scale: float | None
-    adc_range: np.ndarray  # (n_parts, n_out) output at the ADC's end, full-scale inputs being 1
+    adc_range: np.ndarray  # (n_parts, n_out) output of a drive at the ADC's end (see _adc_range)
     forward: MappedMatrix | None = None
     drive: np.ndarray | None = None
 
@@ -97,12 +109,14 @@ class MappedMatrix:
             return self.forward
         scale = np.broadcast_to(self.scale[0, 0] / self.scale.max(), self.real.shape[1:])
         real, w = np.ascontiguousarray((self.real / scale).T), self.w.T
-        probe, full_scale = _probe(w, len(real), calibrate, scale)
+        probe, full_scale = _probe(w, len(real), calibrate, self.spec, scale)
         turned = replace(
             self, w=w, real=real, full_scale=full_scale, forward=self,
             drive=scale.astype(np.float32),
         )
-        return replace(turned, adc_range=_adc_range(probe, real, turned.part_rows, self.spec))
+        unit = np.full(real.shape[1], self.scale.max())
+        found = _adc_range(probe, real, unit, turned.part_rows, self.spec)
+        return replace(turned, adc_range=found)
 
     @cached_property
     def target_s(self) -> np.ndarray:
@@ -162,8 +176,8 @@ def map_matrix(w: ArrayLike, spec: ChipSpec, calibrate: ArrayLike | None = None)
     check_chip(spec, "map a matrix")
     layout = place([Request("matrix", 1, *real.shape)], spec)
     scale = weight_scale(real[None], spec.device, spec.weight_scale) / reach(spec)
-    probe, full_scale = _probe(w, real.shape[0], calibrate)
-    adc_range = _adc_range(probe, real, layout.arrays[0].part_rows, spec)
+    probe, full_scale = _probe(w, real.shape[0], calibrate, spec)
+    adc_range = _adc_range(probe, real, scale[0].max(axis=0), layout.arrays[0].part_rows, spec)
     return MappedMatrix(w, real, spec, layout, scale, full_scale, adc_range)
 
 
@@ -202,17 +216,49 @@ def load_matrix(path: str | Path) -> AnalogMatrix:
 
 
 def _adc_range(
-    probe: np.ndarray, real: np.ndarray, part_rows: int, spec: ChipSpec
+    probe: np.ndarray, w: np.ndarray, scale: np.ndarray, part_rows: int, spec: ChipSpec
 ) -> np.ndarray:
-    """Return the outputs at the ADCs' ends, (n_parts, n_out), for inputs probe (n, n_in)."""
-    parts = [slice(first, first + part_rows) for first in range(0, len(real), part_rows)]
-    outputs = [np.abs(probe[:, part] @ real[part]).max(axis=0) for part in parts]
-    adc_range = np.stack(outputs) * spec.adc.headroom
+    """Return the outputs at the ADCs' end (n_parts, n_out) for full-scale inputs of 1.
+
+    In bit-serial mode those of one plane, in which a driven row counts 1/limit. probe (n, n_in)
+    at full scale 1; scale (n_out,) weight of one siemens.
+    """
+    limit = converter_limit(spec.dac.bits)
+    adc_limit = float(converter_limit(spec.adc.bits))
+    planes = bit_planes(spec.dac, limit)
+    if planes > 1:
+        codes = np.rint(probe * float(limit)).astype(int)
+        driven = [np.sign(codes) * (np.abs(codes) >> k & 1) for k in range(planes)]
+        probe = np.concatenate(driven) / float(limit)
+    rows = range(0, len(w), part_rows)
+    if not isinstance(spec.adc.range, str):
+        device = spec.device
+        codes_driven = float(drive_limit(spec.dac, limit)) or 1.0  # at full drive; ideal: one
+        unit = scale * (device.g_max_s - device.g_min_s) * codes_driven
+        fixed = spec.adc.range * unit / (float(limit) or 1.0)
+        return np.broadcast_to(fixed, (len(rows), w.shape[1])).copy()
+    ranges = []
+    for row in rows:
+        y = np.abs(probe[:, row : row + part_rows] @ w[row : row + part_rows])
+        largest = y.max(axis=0)
+        shared = spec.adc.range_per == "matrix"
+        if shared:
+            largest = np.full_like(largest, largest.max())
+        if spec.adc.range != "largest":
+            counts = histograms(y, largest)
+            if shared:
+                counts = counts.sum(axis=0, keepdims=True)
+            largest = np.broadcast_to(
+                range_of(counts, largest[: len(counts)], spec.adc, adc_limit), largest.shape
+            )
+        ranges.append(largest)
+    adc_range = np.stack(ranges) * spec.adc.headroom
     return np.where(adc_range > 0, adc_range, 1.0)
 
 
 def _probe(
-    w: np.ndarray, n_in: int, calibrate: ArrayLike | None, drive: np.ndarray | float = 1.0
+    w: np.ndarray, n_in: int, calibrate: ArrayLike | None, spec: ChipSpec,
+    drive: np.ndarray | float = 1.0,
 ) -> tuple[np.ndarray, float | None]:
     """Return calibration inputs at full scale 1, (n, n_in), and that full scale.
 
@@ -226,7 +272,10 @@ def _probe(
     largest = float(np.abs(given).max(initial=0.0))
     if largest == 0.0:
         raise InputError("calibrate a matrix", "all inputs are zero", "give inputs of typical size")
-    return given / largest, largest
+    if spec.dac.range == "percentile":
+        within = float(np.percentile(np.abs(given), spec.dac.percentile))
+        largest = within if within > 0 else largest
+    return np.clip(given / largest, -1, 1), largest
 
 
 def _inputs(x: ArrayLike, w: np.ndarray, verb: str) -> np.ndarray:
@@ -278,10 +327,16 @@ class AnalogMatrix:
         self._dac_limit = converter_limit(spec.dac.bits)
         self._adc_limit = converter_limit(spec.adc.bits)
         limit = self._adc_limit or np.float32(1.0)
-        self._adc_step = (mapped.adc_range / limit).astype(np.float32)
+        self._adc_step = (mapped.adc_range / limit).astype(np.float32).ravel()
         noise = spec.adc.noise_lsb if self._adc_limit else 0.0
         self._adc_sigma = self._adc_step * np.float32(noise)
         self._adc_inverse = 1 / self._adc_step
+        self._planes = bit_planes(spec.dac, self._dac_limit)
+        # a tuple of that many arrays costs 10 us to pass
+        self._real = self._planes > 1 or has_dac_errors(spec) or has_adc_errors(spec)
+        self._saturated = self._conversions = 0
+        self._shape = mapped.adc_range.shape
+        self._work_size = mvm.work_size(mapped.real.shape[0], self._shape[1])
         self._plan: tuple[int, Any, Any, Any] | None = None
         self._moving: Moving | None = None  # changes with the reads, one thread at a time
         self._next_step, self._moves = 1, RLock()
@@ -343,9 +398,28 @@ class AnalogMatrix:
         return w, v, noisy
 
     @property
+    def saturation(self) -> float:
+        """Share of the ADC conversions so far that clipped; 0 where there were none."""
+        return self._saturated / max(self._conversions, 1)
+
+    @property
+    def periphery(self) -> Periphery:
+        """The errors of the converters of this chip."""
+        chip, array, turned = self.chip, self.array, self.mapped.forward is not None
+        first = slice(None, None, self.mapped.part_rows)  # cell of every part of an output
+        cells = (array.by_piece(a)[0, 0, 0] for a in (array.tile, array.element))
+        tile, element = ((a.T if turned else a)[first].ravel() for a in cells)
+        line = element // chip.spec.tile.cols if turned else element % chip.spec.tile.cols
+        place = (int(clock_word(chip.clock_ns)) << 20) + turned * _COLUMN_PARTS
+        return draw_periphery(
+            chip.spec, chip.seed_words, chip.first_replica, self._n_in, tile, line,
+            np.array([place]), self._dac_limit, self._adc_limit, turned=turned,
+        )
+
+    @property
     def calibration_reads(self) -> int:
         """Reads that the compensation takes at every moment at which the matrix is used."""
-        return calibration_reads(self.mapped.spec, 1, len(self._adc_step))
+        return calibration_reads(self.mapped.spec, 1, len(self.mapped.adc_range))
 
     def _read_weights(self) -> tuple[np.ndarray, np.ndarray, bool, np.ndarray | None]:
         """Return corrected weights, their variances, whether there is noise, and the offset.
@@ -388,26 +462,31 @@ class AnalogMatrix:
         if spec.compensation == "global":
             return global_gain(self.chip, [self.array.cell_index().ravel()]), None
         parts = np.arange(n_in) // self.mapped.part_rows
-        n_parts = len(self._adc_step)
+        n_parts = len(self.mapped.adc_range)
         dac_step = np.full(n_in, 1 / (self._dac_limit or np.float32(1)), np.float32)
         wiring = Wiring(
             row=np.repeat(np.arange(n_in), n_out),
             column=(parts[:, None] * n_out + np.arange(n_out)).ravel(),
             dac_step=dac_step,
-            adc_step=self._adc_step.ravel(),
+            adc_step=self._adc_step,
             dac_limit=self._dac_limit,
             adc_limit=self._adc_limit,
             adc_noise=np.float32(spec.adc.noise_lsb),
             # patterns of the other direction are those of another product
             first=np.array([0, 0, n_parts * n_out][self.mapped.forward is None :]),
+            n_planes=self._planes,
         )
         reads = self.chip.expected(purpose=Purpose.COMPENSATE)
         w, v = self._as_weights(reads.mean_s, reads.variance)
-        fit = fit_columns(self.chip, wiring, self.mapped.real.ravel(), w.ravel(), v.ravel(), 0)
+        fit = fit_columns(
+            self.chip, wiring, self.mapped.real.ravel(), w.ravel(), v.ravel(), 0,
+            self.periphery if self._real else None,
+        )
         gain = fit.gain.reshape(n_parts, n_out)[parts]
         if spec.compensation == "column":
             return gain, None
-        return gain, fit.offset.reshape(n_parts, n_out).sum(axis=0).astype(np.float32)
+        drives = 2**self._planes - 1  # the offset of every plane is shifted and added too
+        return gain, (drives * fit.offset.reshape(n_parts, n_out).sum(axis=0)).astype(np.float32)
 
     def _start_moving(self, reads: Reads, scale: np.ndarray, w: np.ndarray) -> Moving | None:
         """Return the noise that moves with the reads, w changed to its first step; None: none."""
@@ -482,39 +561,53 @@ class AnalogMatrix:
 
     def _multiply(self, x: np.ndarray, first_read: int) -> np.ndarray:
         before, after, _ = self._current_plan()
-        n_parts, n_out = self._adc_step.shape
+        n_parts, n_out = self._shape
         kernels: Any = mvm  # numba's, whose signatures star-arguments hide from a type checker
         if len(x) < _BLAS_FROM or self._moving is not None:
             out = np.empty((len(x), n_out), np.float32)
-            # fresh buffers: threads may share a matrix, and the kernel lets other threads run
-            widths = (self._n_in, n_out, n_out, n_out + 64)
-            buffers = [np.empty(width, np.float32) for width in widths]
+            # a fresh buffer: threads may share a matrix, and the kernel lets other threads run
+            work = np.empty(self._work_size, np.float32)
             if self._moving is not None:
-                finite = self._multiply_steps(x, first_read, *buffers, out)
+                clipped = self._multiply_steps(x, first_read, work, out)
             else:
-                finite = kernels.mvm_vectors(x, *before, first_read, *after, *buffers, out)
-            if not finite:
+                clipped = kernels.mvm_vectors(x, *before, first_read, *after, work, out)
+            if clipped < 0:
                 raise _not_finite("multiply")
+            self._count(clipped, len(x))
             return out
+        clipped = 0
         full_scale, w, v, part_rows, noisy, keys = before
-        adc = (self._adc_step, self._adc_inverse, self._adc_sigma)
+        _, *adc, periphery = after
         if not np.isfinite(x.sum()) and not np.isfinite(x).all():
             raise _not_finite("multiply")
         out = np.zeros((len(x), n_out), np.float32)
-        scaled, squares = np.empty_like(x), np.empty_like(x)
+        scaled = np.empty((self._planes, *x.shape), np.float32)
+        squares = np.empty(scaled.shape if noisy else (0, 0, 0), np.float32)
         x_scale = np.empty(len(x), np.float32)
-        mvm.drive_batch(x, full_scale, self._dac_limit, scaled, squares, x_scale)
+        kernels.drive_batch(
+            x, full_scale, first_read, self._dac_limit, periphery, scaled, squares, x_scale
+        )
         for part in range(n_parts):
             rows = slice(part * part_rows, (part + 1) * part_rows)
-            y = scaled[:, rows] @ w[rows]
-            s = squares[:, rows] @ v[rows] if noisy else y
-            kernels.finish_batch(
-                y, s, noisy, keys[part, 0], keys[part, 1], first_read,
-                *(values[part] for values in adc), self._adc_limit, x_scale, out,
+            y = (scaled.reshape(-1, self._n_in)[:, rows] @ w[rows]).reshape(*scaled.shape[:2], -1)
+            s = y
+            if noisy:
+                s = squares.reshape(-1, self._n_in)[:, rows] @ v[rows]
+                s = s.reshape(y.shape)
+            clipped += kernels.finish_batch(
+                y, s, noisy, keys[part, 0], keys[part, 1], first_read, *adc, periphery,
+                np.uint64(part * n_out), x_scale, out,
             )
+        self._count(clipped, len(x))
         return out
 
-    def _multiply_steps(self, x: np.ndarray, first_read: int, *buffers: np.ndarray) -> bool:
+    def _count(self, clipped: int, n_vectors: int) -> None:
+        """Add the conversions of some vectors, and those that clipped."""
+        with self._moves:
+            self._saturated += clipped
+            self._conversions += n_vectors * self._planes * self._shape[0] * self._shape[1]
+
+    def _multiply_steps(self, x: np.ndarray, first_read: int, *buffers: np.ndarray) -> int:
         """Multiply with noise that moves: reads are its steps, those before the first are made up.
 
         A read before the last one starts again at step 0, with the same numbers.
@@ -525,12 +618,12 @@ class AnalogMatrix:
             if first_read < self._next_step - 1:
                 self._plan = None
                 before, after, _ = self._current_plan()
-            finite = kernels.mvm_steps(
+            clipped = kernels.mvm_steps(
                 x, *before, first_read, *after, *buffers, self._moving, self._next_step,
                 before[1].reshape(-1),
             )
             self._next_step = max(self._next_step, first_read + len(x))
-        return bool(finite)
+        return int(clipped)
 
     def _current_plan(self) -> tuple[Any, Any, Any]:
         """Return what holds until time passes: the kernel's arguments before and after the read
@@ -549,7 +642,7 @@ class AnalogMatrix:
     def _make_plan(self) -> tuple[Any, Any, Any]:
         chip = self.chip
         w, v, noisy, offset = self._read_weights()
-        places = (int(clock_word(chip.clock_ns)) << 20) + np.arange(len(self._adc_step))
+        places = (int(clock_word(chip.clock_ns)) << 20) + np.arange(len(self.mapped.adc_range))
         if self.mapped.forward is not None:
             places += _COLUMN_PARTS
         keys = mvm.read_streams(
@@ -561,13 +654,6 @@ class AnalogMatrix:
         after = (
             self._dac_limit, self._adc_step, self._adc_inverse, self._adc_sigma,
             self._adc_limit,
+            self.periphery if self._real else None,
         )
         return before, after, offset
-
-
-def converter_limit(bits: int | str) -> np.float32:
-    """Return the largest code of a symmetric converter, 2^(bits - 1) - 1; 0 where it is ideal.
-
-    One bit has the codes -1, 0, 1.
-    """
-    return np.float32(0.0) if bits == "ideal" else np.float32(max(2 ** (int(bits) - 1) - 1, 1))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.collections import PatchCollection
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
@@ -69,6 +70,55 @@ def plot_accuracy_over_time(record: Mapping[str, Any], *, ax: Axes | None = None
 def _legend_below(ax: Axes) -> None:
     """Put the legend under the axes: bands and bars may be anywhere inside."""
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=3, fontsize="small")
+
+
+def plot_budget(record: Mapping[str, Any], *, ax: Axes | None = None) -> Axes:
+    """Return axes with the error of every layer alone [% of its signal], layers by causes.
+
+    Left at the layer's own output, right at the logits, where "all layers" is on both sides.
+    record : an `aimc-sim.run/1` record with a budget of layers. Colours are logarithmic over
+    the two decades below the largest error; the numbers are printed in them.
+    """
+    rows = [row for row in record["budget"] if row["layer"] is not None]
+    layers = list(dict.fromkeys(row["layer"] for row in rows))
+    causes = list(dict.fromkeys(row["cause"] for row in rows))
+    if ax is None:
+        size = (2.2 + 2 * 0.75 * len(causes), 1.5 + 0.36 * len(layers))
+        ax = Figure(figsize=size, layout="constrained").subplots()
+    by_place = {(row["layer"], row["cause"]): row for row in rows}
+    percent = np.array(
+        [
+            [
+                100 * (np.nan if (share := by_place[layer, cause][key]) is None else share)
+                for key in ("relative_rms", "logit_rms") for cause in causes
+            ]
+            for layer in layers
+        ]
+    )
+    largest = max(float(np.nanmax(percent, initial=0.0)), 1e-9)
+    norm = LogNorm(largest / 100, largest, clip=True)
+    image = ax.imshow(np.maximum(percent, largest / 1000), cmap="cividis", norm=norm, aspect="auto")
+    for (i, k), value in np.ndenumerate(percent):
+        dark = value < largest / 10
+        text = f"{value:.1f}" if value >= 1 else f"{value:.2f}" if value >= 0.005 else "0.00"
+        ax.text(
+            k, i, "-" if np.isnan(value) else text, ha="center", va="center", fontsize="small",
+            color="white" if dark else "black",
+        )
+    ax.axvline(len(causes) - 0.5, color="white", linewidth=4)
+    ax.set_xticks(range(2 * len(causes)), 2 * causes, rotation=30, ha="right")
+    ax.set_yticks(range(len(layers)), layers)
+    for k, title in enumerate(("at the layer's output", "at the logits")):
+        ax.annotate(
+            title, ((k + 0.5) * len(causes) - 0.5, 1.0), xycoords=("data", "axes fraction"),
+            xytext=(0, 3), textcoords="offset points", ha="center",
+        )
+    bar = ax.figure.colorbar(image, ax=ax)
+    bar.set_label("error [% of the signal]")
+    ax.set_title(
+        f"{record['chip']}, {format_time(rows[0]['at_s'])}: one layer with one cause alone", pad=20
+    )
+    return ax
 
 
 def _time_axis(ax: Axes, times: Sequence[float]) -> None:

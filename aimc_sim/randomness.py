@@ -35,6 +35,9 @@ class Purpose(enum.IntEnum):
     BAND = 15  # value of a band of 1/f noise
     REFRESH = 16  # when a band of 1/f noise is drawn anew
     COMPENSATE = 17  # noise of calibration reads, and their patterns
+    ADC = 18  # errors of an ADC; place = tile, element = 32 x number on it + which error
+    DAC = 19  # errors of a DAC; element = 2 x row + which error
+    DAC_NOISE = 20  # noise of a drive; place = product, element = row
 
 
 def seed_words(seed: int) -> tuple[np.uint64, np.uint64]:

@@ -57,6 +57,7 @@ def run_report(record: Record, *, notes: bool = True) -> Group:
     ):
         if record.get(name):
             parts += [Text(""), _variation_table(record, name, key, title)]
+    parts += _budget_tables(record)
     parts.append(_run_facts(record))
     shown = [_short_reference(note) for note in record["notes"]] if notes else ()
     return Group(*parts, *_lines(shown))
@@ -309,6 +310,7 @@ def _run_facts(record: Record) -> Text:
         + (" (most, over chips and times)" if unstable else " on every chip at every time"),
         *_kept(record),
         *_made(record),
+        *_saturated(record),
         f"took {record['wall_s']:.1f} s",
     ]
     if record["form"] == "digital":
@@ -320,6 +322,18 @@ def _kept(record: Record) -> list[str]:
     """Return a line of the temperature of the chip, where its file gives one."""
     kelvin = record.get("temperature_k")
     return [] if kelvin is None else [f"kept at {kelvin:g} K"]
+
+
+def _saturated(record: Record) -> list[str]:
+    """Return the line of what share of all conversions clipped, and of the worst part's."""
+    rows = [row for row in record.get("saturation", ()) if row["conversions"]]
+    if not rows:
+        return []
+    share = sum(row["clipped"] for row in rows) / sum(row["conversions"] for row in rows)
+    worst = max(rows, key=lambda row: row["clipped"] / row["conversions"])
+    most = 100 * worst["clipped"] / worst["conversions"]
+    found = f"; most in {worst['part']}, {most:.2g} %" if worst["clipped"] else ""
+    return [f"conversions clipped at their ADCs: {100 * share:.2g} %{found}"]
 
 
 def _made(record: Record) -> list[str]:
@@ -354,7 +368,7 @@ def _cells(record: Record) -> str:
 
 def _variation_table(record: Record, name: str, key: str, title: str) -> Table:
     """Return the table of non-idealities switched off ("ablation") or on ("budget") alone."""
-    rows = record[name]
+    rows = [row for row in record[name] if row.get("layer") is None]
     labelled = record["accuracy"]["float"] is not None
     columns = ["accuracy", "points", "+- chips"] if labelled else []
     table = _table(f"{title}, {format_time(rows[0]['at_s'])}", [*columns, "logit error"])
@@ -375,6 +389,42 @@ def _spread_of_change(after: Sequence[float], before: Sequence[float] | None) ->
     start = [0.0] * len(after) if before is None else before
     changes = [float(a - b) for a, b in zip(after, start, strict=True)]
     return f"{100 * statistics.stdev(changes):.1f}"
+
+
+def _budget_tables(record: Record) -> list[RenderableType]:
+    """Return the tables of what every layer does by itself, at its own output and at the logits."""
+    rows = [row for row in record.get("budget") or () if row["layer"] is not None]
+    if not rows:
+        return []
+    causes = list(dict.fromkeys(row["cause"] for row in rows))
+    by_place = {(row["layer"], row["cause"]): row for row in rows}
+    layers = list(dict.fromkeys(row["layer"] for row in rows))
+    of = f"{format_time(rows[0]['at_s'])}, {_count(record['budget_samples'], 'sequence')}"
+    tables: list[RenderableType] = []
+    for key, title in (
+        ("relative_rms", f"one layer alone, {of}: rms error after it, % of its signal"),
+        ("logit_rms", "the same error at the logits, %"),
+    ):
+        at_home = key == "relative_rms"
+        table = _table("layer", ["signal"] if at_home else [])
+        table.collapse_padding = True  # ten causes in 100 columns
+        for cause in causes:
+            widest = max(map(len, cause.split()))
+            table.add_column(cause, justify="right", min_width=widest)
+        for layer in layers:
+            signal = format(by_place[layer, causes[0]]["signal_rms"], ".3g")
+            shares = [_percent(by_place[layer, cause][key]) for cause in causes]
+            table.add_row(layer, *([signal] if at_home else []), *shares)
+        tables += [Text(f"\n{title}\n"), table]
+    return tables
+
+
+def _percent(share: float | None) -> str:
+    """Return a share in %; a dash where there is none."""
+    if share is None:
+        return _NOTHING
+    percent = 100 * share
+    return format(percent, ".2f" if percent < 1000 else ".0e")
 
 
 def _lines(notes: Iterable[str]) -> list[RenderableType]:

@@ -9,15 +9,35 @@ from __future__ import annotations
 import tomllib
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from aimc_sim.cards import DeviceSpec, check_temperature
 from aimc_sim.errors import InputError, UsageError, nearest
-from aimc_sim.fields import Bits, Kelvin, PositiveSiemens, Seconds, Share, Spec, validated
+from aimc_sim.fields import (
+    Bits,
+    Kelvin,
+    Ohms,
+    PositiveSiemens,
+    Seconds,
+    Share,
+    Spec,
+    validated,
+)
 
 _MOST_STEPS = 2**48  # of a weight; whole numbers up to 2^53 are exact in float64
+
+Lsb = Annotated[float, Field(ge=0, le=1 << 21)]  # 64 steps of 1 bit in those of 16
+Percentile = Annotated[float, Field(gt=0, le=100)]
+PositiveNumber = Annotated[float, Field(gt=0, le=1e6)]
+Steps = tuple[Annotated[float, Field(ge=-(1 << 21), le=1 << 21)], ...]
+# node [nm]: width [nm], aspect ratio and resistivity [ohm m] of the wires of an array
+_NODES: dict[int, tuple[float, float, float]] = {
+    130: (175.0, 1.6, 2.01e-8), 65: (105.0, 1.7, 2.21e-8), 45: (80.0, 1.7, 2.37e-8),
+    32: (56.0, 1.8, 2.63e-8), 22: (40.0, 1.9, 2.97e-8), 14: (32.0, 2.0, 3.25e-8),
+    7: (20.0, 2.0, 4.17e-8),
+}
 
 CHIP_SCHEMA: Literal["aimc-sim.chip/1"] = "aimc-sim.chip/1"
 
@@ -27,10 +47,39 @@ class DacSpec(Spec):
 
     Its range is `headroom` times the largest |input| on the calibration data: one range for a
     matrix, one a state (rounded up to a power of two, a shift in logic) for A and C.
+
+    mode : how a code becomes a drive: "amplitude" (a voltage), "pulse_width" (a time at constant
+        voltage; the same charge, another duration) or "bit_serial" (sign and magnitude: for every
+        bit of the magnitude one drive with full voltage, zero or its negative, and one conversion
+        of every column; shift and add in logic).
+    range : "largest", or the `percentile` of |input| that it covers (larger ones clip).
+    gain_sigma : relative standard deviation of the gains of DACs. offset_lsb : that of their
+        offsets in steps; in bit-serial mode a step is the full voltage.
+    inl_lsb : integral non-linearity of all DACs at evenly spaced codes from the lowest to the
+        highest, in steps; between them linear. dnl_lsb : the same as steps between codes.
+    noise_lsb : standard deviation of the noise of a drive, common to all columns of its row.
+    An ideal DAC has no errors. One row has one DAC, whatever tiles it drives.
     """
 
     bits: Bits = 8
     headroom: float = Field(default=1.0, gt=0, le=64)
+    mode: Literal["amplitude", "pulse_width", "bit_serial"] = "amplitude"
+    range: Literal["largest", "percentile"] = "largest"
+    percentile: Percentile = 99.9
+    gain_sigma: Share = 0.0
+    offset_lsb: Lsb = 0.0
+    inl_lsb: Steps = ()
+    dnl_lsb: Steps = ()
+    noise_lsb: Lsb = 0.0
+
+    @model_validator(mode="after")
+    def _steps_are_known(self) -> Self:
+        if self.mode == "bit_serial" and self.bits == "ideal":
+            raise ValueError("bit-serial inputs are the bits of a code: say how many bits")
+        if self.mode == "bit_serial" and (self.inl_lsb or self.dnl_lsb):
+            raise ValueError("a bit-serial driver has three levels, no table of non-linearity")
+        _check_table(self.bits, self.inl_lsb, self.dnl_lsb)
+        return self
 
 
 class AdcSpec(Spec):
@@ -38,11 +87,51 @@ class AdcSpec(Spec):
 
     Its range is `headroom` times the largest |output| of its column on the calibration data.
     noise_lsb : standard deviation of thermal noise in units of one step (LSB).
+
+    range : "largest"; "percentile", the `percentile` of |output|; "least_error", the range with
+        the least mean-square error of the calibration outputs; or a number: that many currents
+        of a cell at g_max less one at g_min, driven at full scale.
+    range_per : "column", or one range for a "matrix". Columns of A always have their own.
+    gain_sigma : relative standard deviation of the gains of ADCs; offset_lsb : that of their
+        offsets in steps.
+    unit_mismatch : relative standard deviation of the unit element of a successive-approximation
+        ADC; its binary weights are sums of such units.
+    inl_lsb, dnl_lsb : non-linearity of all ADCs, as of a DAC.
+    columns_per_adc : neighbouring bit lines that share an ADC and with it all its errors.
+    An ideal ADC has no errors and no noise.
     """
 
     bits: Bits = 8
     headroom: float = Field(default=1.0, gt=0, le=64)
-    noise_lsb: float = Field(default=0.0, ge=0, le=1 << 21)  # 64 steps of 1 bit in those of 16
+    noise_lsb: Lsb = 0.0
+    range: Literal["largest", "percentile", "least_error"] | PositiveNumber = "largest"
+    percentile: Percentile = 99.9
+    range_per: Literal["column", "matrix"] = "column"
+    gain_sigma: Share = 0.0
+    offset_lsb: Lsb = 0.0
+    unit_mismatch: Share = 0.0
+    inl_lsb: Steps = ()
+    dnl_lsb: Steps = ()
+    columns_per_adc: int = Field(default=1, ge=1, le=65536)
+
+    @model_validator(mode="after")
+    def _table_fits(self) -> Self:
+        _check_table(self.bits, self.inl_lsb, self.dnl_lsb)
+        return self
+
+
+def _check_table(bits: Any, inl_lsb: tuple[float, ...], dnl_lsb: tuple[float, ...]) -> None:
+    """Refuse two tables at once, one without a slope, or steps that are not those of the codes."""
+    if inl_lsb and dnl_lsb:
+        raise ValueError("inl_lsb and dnl_lsb say the same: give one of them")
+    if len(inl_lsb) == 1:
+        raise ValueError("inl_lsb has one value: give it at the lowest and the highest code")
+    steps = () if bits == "ideal" else (max(2**bits - 2, 2), 2**bits - 1)
+    if dnl_lsb and steps and len(dnl_lsb) not in steps:
+        raise ValueError(
+            f"dnl_lsb has {len(dnl_lsb)} values, {bits} bit have {steps[0]} steps between codes "
+            f"({steps[1]} with the lowest code of a converter that is not symmetric)"
+        )
 
 
 class TileSpec(Spec):
@@ -102,6 +191,59 @@ class FaultSpec(Spec):
         return self
 
 
+class WireSpec(Spec):
+    """Resistance of the lines of every tile: word lines drive the rows, bit lines are read.
+
+    r_wl_ohm, r_bl_ohm : of one segment, from cell to cell, and at the driven and grounded ends.
+    node_nm : instead, a technology node whose wires have rho L/(AR W^2) a segment, over a pitch L
+        of pitch_nm (None: twice the width W).
+    r_driver_ohm, r_sense_ohm : of every row's driver and every column's ground.
+    drive : "left", or "both" ends of every word line.
+    pairs : bit lines of the cells of a weight lie side by side ("interleaved"), or those of all
+        plus cells of a block and then those of all minus cells ("separate").
+    retol : while the conductances of a chip have changed by no more than this share since
+        programming, its lines are not solved again but followed to first order.
+
+    All bit lines are grounded at all times, and rows that are not driven are at 0 V.
+    """
+
+    r_wl_ohm: Ohms | None = None
+    r_bl_ohm: Ohms | None = None
+    node_nm: Literal[130, 65, 45, 32, 22, 14, 7] | None = None
+    pitch_nm: float | None = Field(default=None, gt=0, le=1e5)
+    r_driver_ohm: Ohms = 0.0
+    r_sense_ohm: Ohms = 0.0
+    drive: Literal["left", "both"] = "left"
+    pairs: Literal["interleaved", "separate"] = "interleaved"
+    retol: float = Field(default=0.0, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _segments_are_known(self) -> Self:
+        given = [ohm is not None for ohm in (self.r_wl_ohm, self.r_bl_ohm)]
+        if self.node_nm is None and not all(given):
+            raise ValueError("give both r_wl_ohm and r_bl_ohm, or a node_nm")
+        if self.node_nm is not None and any(given):
+            raise ValueError("node_nm stands for r_wl_ohm and r_bl_ohm: give either")
+        if self.node_nm is None and self.pitch_nm is not None:
+            raise ValueError("pitch_nm belongs to a node_nm")
+        return self
+
+    @property
+    def segments_ohm(self) -> tuple[float, float]:
+        """Resistances of a segment of a word line and of a bit line [ohm]."""
+        if self.node_nm is None:
+            return float(self.r_wl_ohm or 0.0), float(self.r_bl_ohm or 0.0)
+        width, aspect, resistivity = _NODES[self.node_nm]
+        pitch = self.pitch_nm or 2 * width
+        ohm = resistivity * pitch / (aspect * width**2) * 1e9
+        return ohm, ohm
+
+    @property
+    def resists(self) -> bool:
+        """Whether any part of the lines has a resistance."""
+        return any((*self.segments_ohm, self.r_driver_ohm, self.r_sense_ohm))
+
+
 class ChipSpec(Spec):
     """A chip: its device, tile kinds, converters, clock, and how weights are put on it.
 
@@ -118,6 +260,7 @@ class ChipSpec(Spec):
     slices : digits of a weight, each on cells of its own, the currents weighted by powers of
         `levels` and summed before the ADC.
     write : closed-loop write-verify; None: one-shot programming by the card's published error.
+    wires : resistance of word and bit lines; None: ideal lines.
     step_period_s : duration of one time step of the recurrence, for noise and drift.
     noise_in_time : how read noise that lasts enters a run: "split" (what is slower than a step
         drawn once per sequence, what is faster white), "spectrum" (a process in time with the
@@ -150,6 +293,7 @@ class ChipSpec(Spec):
     slices: int = Field(default=1, ge=1, le=8)
     write: WriteSpec | None = None
     faults: FaultSpec | None = None
+    wires: WireSpec | None = None
     step_period_s: Seconds = Field(default=1e-6, gt=0)
     noise_in_time: Literal["split", "spectrum", "white", "frozen"] = "split"
     spectrum_from_steps: int = Field(default=16, ge=1, le=4096)
@@ -168,6 +312,18 @@ class ChipSpec(Spec):
             raise ValueError(
                 "levels to the power of slices is more than 2^48 steps of a weight; give fewer"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _wires_have_cells(self) -> Self:
+        kinds = {"tile": self.tile, "short_tile": self.short_tile}
+        for name, tile in kinds.items():
+            if self.wires is not None and tile.drive == "parallel" and tile.idle != "g_min":
+                raise ValueError(
+                    f"{name}.drive = 'parallel' with [wires] also leads current through rows of "
+                    f"other blocks, which is simulated with {name}.idle = 'g_min' alone: set that, "
+                    "or drive = 'serial'"
+                )
         return self
 
     @model_validator(mode="after")

@@ -36,9 +36,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def list_benchmarks() -> list[Benchmark]:
     """Return all benchmarks, in the order of the table."""
-    from benchmarks import normals, products, programming, recurrent, startup, training
+    from benchmarks import normals, products, programming, recurrent, startup, training, wires
 
-    modules = (normals, products, programming, recurrent, training, startup)
+    modules = (normals, products, programming, recurrent, training, startup, wires)
     return [benchmark for module in modules for benchmark in module.BENCHMARKS]
 
 

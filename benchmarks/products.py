@@ -14,6 +14,8 @@ from benchmarks.timing import Call, Timing
 SIZE = 256
 SEED = 7
 HOUR_S = 3600.0
+GOAL_SERIAL_S = 12e-6
+GOAL_TILED_S = 150e-6
 GOAL_MOVING_S = 24e-6  # three steps of white noise
 # seconds per vector by (noise, batch): four times faster than any peer, near the bare product
 GOALS_S = {(False, 1): 6e-6, (False, 64): 1.9e-6, (True, 1): 8e-6, (True, 64): 3e-6}
@@ -87,7 +89,57 @@ def _measure_moving(benchmark: Benchmark, timing: Timing) -> Row:
     )
 
 
+def _measure_serial(benchmark: Benchmark, timing: Timing) -> Row:
+    """Time bit-serial inputs; the limit is a bare product for every bit of the magnitude."""
+    import aimc_sim as aimc
+
+    spec = aimc.ChipSpec.preset("ideal").replace(
+        **{"dac.bits": 8, "adc.bits": 8, "dac.mode": "bit_serial"}
+    )
+    w = example_matrix()
+    x = np.random.default_rng(1).standard_normal((64, SIZE), np.float32)
+    planes = np.concatenate([x] * 7)
+    y = np.empty_like(planes)
+    matrix = aimc.map_matrix(w, spec).program(SEED)
+    seconds = timing.alternate(lambda: matrix.mvm(x), lambda: np.matmul(planes, w, out=y))
+    return Row(
+        benchmark.name, benchmark.what, "vector", 1,
+        ours=seconds[0] / 64,
+        limit=seconds[1] / 64,
+        limit_of="seven bare products",
+        goal_s=GOAL_SERIAL_S,
+    )
+
+
+def _measure_tiled(benchmark: Benchmark, timing: Timing) -> Row:
+    """Time a matrix on many tiles whose parts are converted and added."""
+    import aimc_sim as aimc
+
+    # pairs of cells on neighbouring bit lines: 512 of them carry 256 columns
+    spec = aimc.ChipSpec.preset("reram-wan2022").replace(**{"tile.cols": 512})
+    w = np.random.default_rng(0).standard_normal((1024, 1024), np.float32) / np.float32(32)
+    x = np.random.default_rng(1).standard_normal((1, 1024), np.float32)
+    y = np.empty_like(x)
+    matrix = aimc.map_matrix(w, spec).program(SEED)
+    seconds = timing.alternate(lambda: matrix.mvm(x), lambda: np.matmul(x, w, out=y))
+    return Row(
+        benchmark.name, benchmark.what, "vector", 1,
+        ours=seconds[0],
+        limit=2 * seconds[1],
+        limit_of="two bare products",
+        goal_s=GOAL_TILED_S,
+    )
+
+
 BENCHMARKS = (
+    Benchmark(
+        "product-bit-serial-batch-64", "256 x 256, 8 bit, an ADC conversion for every bit",
+        _measure_serial,
+    ),
+    Benchmark(
+        "product-16-tiles-batch-1", "1024 x 1024 on 16 tiles, read noise, 8 bit",
+        _measure_tiled,
+    ),
     *(_benchmark(noise, batch) for noise in (False, True) for batch in (1, 64)),
     Benchmark(
         "product-spectrum-batch-1", "256 x 256, 1/f noise as a process in time, 8 bit",

@@ -107,6 +107,18 @@ def fit_converter(table: Table) -> Fit:
     )
 
 
+def inl_lsb(fit: Fit) -> tuple[float, ...]:
+    """Return the table of INL of a fitted converter in order of its codes, in LSB.
+
+    What `inl_lsb` of a chip's DAC or ADC takes, where the codes are evenly spaced.
+    """
+    found = {
+        float(name[4:-1]): parameter.value
+        for name, parameter in fit.parameters.items() if name.startswith("inl[")
+    }
+    return tuple(found[code] for code in sorted(found))
+
+
 def _inliers(index: np.ndarray, output: np.ndarray, n_codes: int) -> np.ndarray:
     """Return which repeats lie near the median of their code."""
     middle = np.array([np.median(output[index == k]) for k in range(n_codes)])

@@ -74,8 +74,8 @@ def main() -> None:
         task = Task(task.name, *few, task.n_classes, task.source)
         seeds, chips, limit, epochs = 1, 2, 64, (1, 1)
     start = start_models(
-        list(range(seeds)), d_input=task.x_train.shape[2], n_classes=10, n_heads=16, n_states=32, n_layers=1,
-        norm="none", task=task.name,
+        list(range(seeds)), d_input=task.x_train.shape[2], n_classes=10, n_heads=16, n_states=32,
+        n_layers=1, norm="none", task=task.name,
     )
     common = {"device": options.device}
     trained = fine_tune(start, task, epochs=epochs[0], lr=1e-2, kernel_lr=1e-3, **common)

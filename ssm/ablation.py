@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from aimc_sim.converters import converter_limit, has_adc_errors, has_dac_errors, inl_table
 from aimc_sim.curves import Curve, CurvePiece
-from aimc_sim.matrix import converter_limit
-from aimc_sim.specs import ChipSpec
+from aimc_sim.specs import AdcSpec, ChipSpec, DacSpec
 
 _CHANGING = {
-    "drift", "relaxation", "1/f noise", "white noise", "telegraph noise", "ADC noise",
+    "drift", "relaxation", "1/f noise", "white noise", "telegraph noise", "ADC noise", "DAC noise",
 }
 _QUANTISATION = {"levels", "DAC", "ADC"}  # quantisation, the same on every chip
 _ZERO_CURVE = Curve(pieces=(CurvePiece(polynomial=(0.0,)),))
 _FINEST_BITS = 16
+_IDEAL_LINES: dict[str, Any] = {
+    "wires.node_nm": None, "wires.pitch_nm": None, "wires.r_wl_ohm": 0.0, "wires.r_bl_ohm": 0.0,
+    "wires.r_driver_ohm": 0.0, "wires.r_sense_ohm": 0.0,
+}
 
 
 def non_idealities(spec: ChipSpec) -> dict[str, dict[str, Any]]:
@@ -22,8 +26,9 @@ def non_idealities(spec: ChipSpec) -> dict[str, dict[str, Any]]:
 
     Switched off alone, the others keep their draws. Programming is the write's error, one-shot
     or what write-verify leaves; levels are those of weights on one digit (with several `slices`
-    they are how a weight is written, and stay). An ADC that is switched off has 16 bits and the
-    same noise, or is ideal where it has none. Read noise also moves what a verify read of
+    they are how a weight is written, and stay). A converter that is switched off has 16 bits and
+    the same errors and noise, or is ideal where it has none; mismatch is all by which it differs
+    from an ideal quantiser of its bits. Read noise also moves what a verify read of
     write-verify finds, and with it what is written.
 
     Examples
@@ -37,10 +42,10 @@ def non_idealities(spec: ChipSpec) -> dict[str, dict[str, Any]]:
     )
     flickers = noise is not None and noise.spectrum == "one_over_f" and noise.sigma != _ZERO_CURVE
     is_white = noise is not None and (noise.spectrum == "white" or noise.white is not None)
-    quiet_adc: dict[str, Any] = {"adc.bits": "ideal", "adc.noise_lsb": 0.0}
-    if spec.adc.noise_lsb > 0 and spec.adc.bits != "ideal":
-        finer = float(converter_limit(_FINEST_BITS) / converter_limit(spec.adc.bits))
-        quiet_adc = {"adc.bits": _FINEST_BITS, "adc.noise_lsb": spec.adc.noise_lsb * finer}
+    dac, adc = spec.dac, spec.adc
+    noisy_adc = adc.noise_lsb > 0 and adc.bits != "ideal"
+    unlike_dac = has_dac_errors(spec.replace(**{"dac.noise_lsb": 0.0}))
+    unlike_adc = has_adc_errors(spec)
     switches: dict[str, tuple[bool, dict[str, Any]]] = {
         "programming": (
             device.programming is not None or spec.write is not None,
@@ -48,6 +53,8 @@ def non_idealities(spec: ChipSpec) -> dict[str, dict[str, Any]]:
         ),
         "levels": (spec.levels is not None and spec.slices == 1, {"levels": None}),
         "faults": (spec.faults is not None, {"faults": None}),
+        # lines of no resistance: pairs lie where they lay and keep their draws
+        "wires": (spec.wires is not None and spec.wires.resists, _IDEAL_LINES),
         # drift with exponents of zero: its t0 is the time origin of 1/f noise as well
         "drift": (
             drifts, {"device.drift.nu_mean": _ZERO_CURVE, "device.drift.nu_std": _ZERO_CURVE}
@@ -65,13 +72,42 @@ def non_idealities(spec: ChipSpec) -> dict[str, dict[str, Any]]:
             is_white, {"device.read_noise.white": None} if flickers else {"device.read_noise": None}
         ),
         "telegraph noise": (device.telegraph is not None, {"device.telegraph": None}),
-        "DAC": (spec.dac.bits != "ideal", {"dac.bits": "ideal"}),
-        "ADC noise": (
-            spec.adc.noise_lsb > 0 and spec.adc.bits != "ideal", {"adc.noise_lsb": 0.0}
+        "DAC noise": (dac.noise_lsb > 0 and dac.bits != "ideal", {"dac.noise_lsb": 0.0}),
+        "DAC mismatch": (
+            unlike_dac,
+            {"dac.gain_sigma": 0.0, "dac.offset_lsb": 0.0, "dac.inl_lsb": (), "dac.dnl_lsb": ()},
         ),
-        "ADC": (spec.adc.bits != "ideal", quiet_adc),
+        "DAC": (dac.bits != "ideal", _finest("dac", dac, has_dac_errors(spec))),
+        "ADC noise": (noisy_adc, {"adc.noise_lsb": 0.0}),
+        "ADC mismatch": (
+            unlike_adc,
+            {
+                "adc.gain_sigma": 0.0, "adc.offset_lsb": 0.0, "adc.unit_mismatch": 0.0,
+                "adc.inl_lsb": (), "adc.dnl_lsb": (),
+            },
+        ),
+        "ADC": (adc.bits != "ideal", _finest("adc", adc, noisy_adc or unlike_adc)),
     }
     return {name: changes for name, (present, changes) in switches.items() if present}
+
+
+def _finest(name: str, converter: DacSpec | AdcSpec, has_errors: bool) -> dict[str, Any]:
+    """Return the changes that take rounding from a converter: ideal, or finer with its errors."""
+    serial = isinstance(converter, DacSpec) and converter.mode == "bit_serial"
+    if converter.bits == "ideal" or not (has_errors or serial):
+        return {f"{name}.bits": "ideal"}
+    finer = float(converter_limit(_FINEST_BITS) / converter_limit(converter.bits))
+    step = 1.0 if serial else finer  # a step of a bit-serial driver is the full voltage
+    table = inl_table(converter, converter_limit(converter.bits)) * step
+    changes: dict[str, Any] = {
+        f"{name}.bits": _FINEST_BITS, f"{name}.noise_lsb": converter.noise_lsb * step,
+        f"{name}.offset_lsb": converter.offset_lsb * step, f"{name}.dnl_lsb": (),
+        f"{name}.inl_lsb": tuple(table.tolist()),
+    }
+    if isinstance(converter, AdcSpec):
+        # the largest weight is 2^(b - 1) units: the same share of the range with more of them
+        changes["adc.unit_mismatch"] = min(converter.unit_mismatch * finer**0.5, 1.0)
+    return changes
 
 
 def without(spec: ChipSpec, names: Iterable[str]) -> ChipSpec:

@@ -28,6 +28,7 @@ from ssm.parts import (
     requests_of,
     scales_of,
 )
+from ssm.wiring import wire
 
 if TYPE_CHECKING:
     from ssm.inference import ProgrammedModel
@@ -117,9 +118,10 @@ class Deployment:
         state_products : products of A per step.
         """
         outputs, analog = np.diff(self.converters.adc_first), self.network.analog
+        planes = self.converters.n_planes
         return {
-            "per_step": int(outputs[:-1][analog[:-1]].sum()),
-            "at_end": int(outputs[-1]) if analog[-1] else 0,
+            "per_step": planes * int(outputs[:-1][analog[:-1]].sum()),
+            "at_end": planes * int(outputs[-1]) if analog[-1] else 0,
             "state_products": int(self.network.sign.size) * self.products_per_mode,
         }
 
@@ -179,10 +181,14 @@ def deploy(
     layout = place(requests_of(parts, spec), spec)
     exact = [group_blocks(part.weights, group_of(part, spec)) for part in parts]
     network = build_network(model, forms, form, decay, parts, exact, spec)
-    record = ranges.record(network, _exact_weights(parts, exact), signal, model.n_classes)
+    record = ranges.record(network, _exact_weights(parts, exact), signal, model, spec)
     converters = ranges.converters(network, record, model, spec)
     parts = [_with_row_range(part, converters, network) for part in parts]
     target, weights = _map_weights(parts, layout, spec)
+    wiring = wire(network, converters)
+    converters = ranges.with_fixed_range(
+        network, converters, weights, wiring.column, wiring.row, wiring.dac_step, spec
+    )
     if form == "leapfrog":
         _warn_of_white_noise(forms, target, layout, spec)
     return Deployment(

@@ -47,6 +47,7 @@ class Evaluation:
     chip_logits : (times, chips, n, n_classes) float32.
     unstable_modes : (times, chips), modes outside the unit circle before read noise.
     cells : what writing and faults left in the chips.
+    saturation : part -> conversions that clipped and all of them, over chips and times.
     wall_s : duration.
     """
 
@@ -58,6 +59,7 @@ class Evaluation:
     chip_logits: NDArray[np.float32]
     unstable_modes: NDArray[np.int64]
     cells: Tally
+    saturation: dict[str, tuple[int, int]]
     wall_s: float
 
     def __repr__(self) -> str:
@@ -212,18 +214,19 @@ def evaluate(
     n_runs = 1 + len(moments) * chips + int(exact != spec)
     count = _Counter(on_progress, len(x) * n_runs)
     reference = _reference(model, x, count)
-    logits, unstable, cells = _run_chips(deployment, x, chips, seed, moments, count)
+    logits, unstable, cells, saturation = _run_chips(deployment, x, chips, seed, moments, count)
     quantized = logits
     if exact != spec:
         silent = deployment.converters._replace(adc_noise=np.float32(0))
         clean = dataclasses.replace(deployment, spec=exact, converters=silent)
-        quantized, _, _ = _run_chips(clean, x, 1, seed, (0.0,), count)
+        quantized, *_ = _run_chips(clean, x, 1, seed, (0.0,), count)
     if len(moments) < len(times):
         order = [0 if len(moments) == 1 else moments.index(moment) for moment in times]
         logits, unstable = logits[order], unstable[order]
     wall_s = time.perf_counter() - begun
     return Evaluation(
-        deployment, times, y, reference, quantized[0, 0], logits, unstable, cells, wall_s
+        deployment, times, y, reference, quantized[0, 0], logits, unstable, cells,
+        saturation, wall_s,
     )
 
 
@@ -255,8 +258,9 @@ def _run_chips(
     seed: int,
     moments: Sequence[float],
     count: _Counter,
-) -> tuple[NDArray[np.float32], NDArray[np.int64], Tally]:
-    """Return logits (times, chips, n, classes), unstable modes (times, chips) and cell counts."""
+) -> tuple[NDArray[np.float32], NDArray[np.int64], Tally, dict[str, tuple[int, int]]]:
+    """Return logits (times, chips, n, classes), unstable modes (times, chips), cell counts and the
+    conversions that clipped, of all."""
     logits = np.empty((len(moments), chips, len(x), deployment.model.n_classes), np.float32)
     unstable = np.zeros((len(moments), chips), np.int64)
     steps = x.shape[1] * deployment.network.sign.size
@@ -265,6 +269,7 @@ def _run_chips(
     together = min(max(1, together), chips)
     samples = max(least, _MODE_STEPS // (steps * together))
     tallies = []
+    saturation: dict[str, tuple[int, int]] = {}
     for start in range(0, chips, together):
         own = slice(start, min(start + together, chips))
         n_own = own.stop - own.start
@@ -280,8 +285,11 @@ def _run_chips(
                 part = slice(first, first + samples)
                 run = programmed.infer(x[part], first_sample=first)
                 logits[k, own, part] = run.logits
+                for name, counts in run.saturation.items():
+                    before = saturation.get(name, (0, 0))
+                    saturation[name] = (before[0] + counts[0], before[1] + counts[1])
                 count.add(n_own * len(x[part]))
-    return logits, unstable, add_up(tallies)
+    return logits, unstable, add_up(tallies), saturation
 
 
 def vary(
@@ -312,13 +320,13 @@ def vary(
     result = {}
     for name in found:
         spec = without(before.spec, [key for key in found if (key != name) == alone])
-        deployment = _redeploy(before, spec)
-        logits, _, _ = _run_chips(deployment, x[:n], chips, seed, evaluation.times_s[-1:], count)
+        deployment = redeploy(before, spec)
+        logits, *_ = _run_chips(deployment, x[:n], chips, seed, evaluation.times_s[-1:], count)
         result[name] = logits[0]
     return result
 
 
-def _redeploy(before: Deployment, spec: ChipSpec) -> Deployment:
+def redeploy(before: Deployment, spec: ChipSpec) -> Deployment:
     """Return the deployment on a chip that differs in its non-idealities alone."""
     if (spec.dac, spec.adc, spec.levels) == (before.spec.dac, before.spec.adc, before.spec.levels):
         return dataclasses.replace(before, spec=spec)

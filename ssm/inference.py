@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from copy import copy
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,9 +22,10 @@ from ssm.correction import Corrections, correct, reads_of_correction
 from ssm.deploy import LARGEST
 from ssm.forms import leapfrog_group_matrix
 from ssm.kernels import sequence
-from ssm.kernels.network import A_PRODUCT, PER_LAYER, Weights
+from ssm.kernels.network import A_PRODUCT, C_PRODUCT, MIX_PRODUCT, PER_LAYER, Weights
 from ssm.kernels.weights import Address, Cells, Correction, read_weights, sequence_weights
 from ssm.ranges import buffer_sizes, empty_record
+from ssm.wiring import draw_peripheries
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,10 +40,13 @@ class Run:
 
     logits : (n, n_classes) for one chip, (chips, n, n_classes) for several, float32.
     states : (chips, n, time, 2, K) where asked for, else None: both real states of every mode.
+    layers : (chips, n, time, L + 1, H) where asked for, else None: the signal after the encoder
+        and after every layer.
     counts : events of the whole run: steps, conversions, products of A; the calibration reads
         that the compensation took at this moment and the columns that it had to leave alone.
     wall_s : duration of the simulation.
     deployment : what ran.
+    saturation : conversions of every part on tiles that clipped, and all of them.
     """
 
     logits: NDArray[np.float32]
@@ -47,6 +54,8 @@ class Run:
     counts: dict[str, int]
     wall_s: float
     deployment: Deployment | None = None
+    layers: NDArray[np.float32] | None = None
+    saturation: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         shape = " x ".join(map(str, self.logits.shape))
@@ -86,10 +95,12 @@ class ProgrammedModel:
         self, deployment: Deployment, seed: int = 0, chips: int = 1, first_chip: int = 0,
         written: Written | None = None,
     ) -> None:
-        # a cell: programmed, aged, noise quality, and float64 values on the way there
+        # a cell: programmed, aged, noise quality, and float64 values on the way there; behind
+        # resistive lines what terminals see of it, now and at programming, and its transfer
+        each = 24 + (44 if deployment.spec.wires is not None else 0)
         check_memory(
             f"program {chips} chips of {deployment.layout.n_cells} cells",
-            chips * deployment.layout.n_cells * 24 + deployment.weights.plus.size * 64,
+            chips * deployment.layout.n_cells * each + deployment.weights.plus.size * 64,
             "program fewer chips at once and run them in turns (first_chip)",
         )
         self.deployment = deployment
@@ -97,6 +108,7 @@ class ProgrammedModel:
             deployment.spec, deployment.layout, deployment.target_s, seed, chips, first_chip,
             written,
         )
+        self.peripheries = draw_peripheries(deployment, self.chip)
         self._corrected: tuple[int, Corrections] | None = None
 
     def __repr__(self) -> str:
@@ -119,7 +131,8 @@ class ProgrammedModel:
         return self
 
     def infer(
-        self, x: NDArray[np.floating], *, first_sample: int = 0, return_states: bool = False
+        self, x: NDArray[np.floating], *, first_sample: int = 0, return_states: bool = False,
+        return_layers: bool = False,
     ) -> Run:
         """Run whole sequences from zero states on every chip.
 
@@ -128,6 +141,7 @@ class ProgrammedModel:
         x : (n, time, d_input), finite.
         first_sample : number of the first sequence, the address of its read noise; a batch
             split into pieces with this set draws the same noise as the whole.
+        return_states, return_layers : also what `Run.states` and `Run.layers` hold.
 
         Raises InputError for data that the model cannot read.
         """
@@ -136,23 +150,48 @@ class ProgrammedModel:
         started = time.perf_counter()
         n_states = d.network.sign.size
         length = x.shape[1] if return_states else 0
+        traced = (x.shape[1] if return_layers else 0, d.model.n_layers + 1, d.network.n_heads)
+        numbers = length * 2 * n_states + math.prod(traced) + d.model.n_classes
         check_memory(
-            f"run {len(x)} sequences on {self.chips} chips",
-            self.chips * len(x) * 4 * (length * 2 * n_states + d.model.n_classes),
+            f"run {len(x)} sequences on {self.chips} chips", self.chips * len(x) * 4 * numbers,
             "run fewer sequences at once (first_sample)",
         )
         logits = np.zeros((self.chips, len(x), d.model.n_classes), np.float32)
         traces = np.zeros((self.chips, len(x), length, 2, n_states), np.float32)
+        layers = np.zeros((self.chips, len(x), *traced), np.float32)
+        clipped = np.zeros((self.chips, len(x), d.network.analog.size), np.int64)
         sequence.run_batch(
             x, first_sample, self.chip.draws, self._cells(), self._telegraphs(),
-            self.chip.aged(), self._corrections(), d.network, d.converters,
+            self.chip.aged(), self._corrections(), self.peripheries, d.network, d.converters,
             empty_record(d.network, False), self._source(), *buffer_sizes(d.network), logits,
-            traces,
+            traces, clipped, layers,
         )
         wall_s = time.perf_counter() - started
         logits = logits[0] if self.chips == 1 else logits
         counts = self._counts(len(x), x.shape[1])
-        return Run(logits, traces if return_states else None, counts, wall_s, d)
+        saturation = saturation_of(d, clipped.sum(axis=(0, 1)), self.chips * len(x), x.shape[1])
+        return Run(
+            logits, traces if return_states else None, counts, wall_s, d,
+            layers if return_layers else None, saturation,
+        )
+
+    def only(self, products: Collection[int]) -> ProgrammedModel:
+        """Return the same chip with these products on it and all others exact, in digital logic.
+
+        products : numbers as in `ssm.kernels.network`. Cells, clock and what compensation found
+        are shared; the state registers stay as wide as they are.
+        """
+        d, chosen = self.deployment, np.array(sorted(products), np.int64)
+        here = np.isin(d.weights.product, chosen)
+        analog = d.network.analog & np.isin(np.arange(d.network.analog.size), chosen)
+        weights = replace(
+            d.weights, plus=np.where(here, d.weights.plus, -1),
+            minus=np.where(here, d.weights.minus, -1),
+        )
+        alone = copy(self)
+        alone._corrected = (self.chip.clock_ns, self.corrections)
+        alone.deployment = replace(d, weights=weights, network=d.network._replace(analog=analog))
+        return alone
 
     def step(
         self, u: NDArray[np.floating], state: StreamState | None = None, *, first_sample: int = 0
@@ -210,6 +249,10 @@ class ProgrammedModel:
                 result[replica] += _count_unstable(d, w, layer)
         return result
 
+    def restore(self, corrections: Corrections) -> None:
+        """Take the corrections of this moment as found before, instead of reading again."""
+        self._corrected = (self.chip.clock_ns, corrections)
+
     def save(self, path: str | Path) -> None:
         """Write the programmed chips, all that `ssm.load_chip` needs, to `path` (.npz)."""
         from ssm.storage import save_chip
@@ -223,7 +266,7 @@ class ProgrammedModel:
         weights = [
             sequence_weights(
                 0, first_sample + i, self.chip.draws, cells, telegraph, g[0], correction,
-                d.network, d.converters, source,
+                self.peripheries[0], d.network, d.converters, source,
             )
             for i in range(n)
         ]
@@ -237,7 +280,8 @@ class ProgrammedModel:
         cells = self._cells()
         w = np.empty(cells.exact.size, np.float32)
         g = self.chip.clipped(self.chip.aged()[replica], replica)
-        read_weights(cells, g, np.zeros_like(g), gain, w, np.empty_like(w))
+        seen = self.chip.seen(g, np.zeros_like(g), replica)
+        read_weights(cells, *seen, gain, w, np.empty_like(w))
         return w
 
     def _checked(self, x: NDArray[np.floating]) -> NDArray[np.float32]:
@@ -260,8 +304,21 @@ class ProgrammedModel:
             *chip.noise_s(), np.float32(split.slow), np.float32(split.fast),
             np.array(split.bands, np.float32), refresh_pace(chip.spec), floor, ceiling,
             chip.unconnected, np.float32(chip.spec.device.g_min_s), weights.plus, weights.minus,
-            weights.scale, weights.exact, *self._owners(),
+            weights.scale, weights.exact, *self._owners(), *self._lines(),
         )
+
+    def _lines(self) -> list[NDArray[np.float32]]:
+        """Return shift, slope and extra variance of all cells (see `wired.Transfer`).
+
+        Each (chips, n_cells), and (chips, 0) where no line resists.
+        """
+        if not self.chip.is_wired:
+            return [np.zeros((self.chips, 0), np.float32)] * 3
+        each = [self.chip.transfer(replica) for replica in range(self.chips)]
+        return [
+            np.stack([getattr(found, name) for found in each])
+            for name in ("shift", "slope", "extra")
+        ]
 
     def _owners(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Return the weight that each cell belongs to (-1: none), and its change per siemens.
@@ -301,13 +358,16 @@ class ProgrammedModel:
 
     def _corrections(self) -> list[Correction]:
         """Return what the digital side does about drift now, one for each chip."""
-        return self._correction_now().each
+        return self.corrections.each
 
-    def _correction_now(self) -> Corrections:
-        """Return the corrections of this moment, found once."""
+    @property
+    def corrections(self) -> Corrections:
+        """What the digital side does about drift and offsets at this moment, found once."""
         now = self.chip.clock_ns
         if self._corrected is None or self._corrected[0] != now:
-            self._corrected = (now, correct(self.deployment, self.chip, self._cells()))
+            self._corrected = (now, correct(
+                self.deployment, self.chip, self._cells(), self.peripheries
+            ))
         return self._corrected[1]
 
     def _counts(self, n: int, n_steps: int) -> dict[str, int]:
@@ -318,8 +378,32 @@ class ProgrammedModel:
             "adc_conversions": runs * (events["per_step"] * n_steps + events["at_end"]),
             "state_products": runs * n_steps * events["state_products"],
             "calibration_reads": self.chips * reads_of_correction(self.deployment),
-            "uncorrected_columns": int(self._correction_now().left_alone.sum()),
+            "uncorrected_columns": int(self.corrections.left_alone.sum()),
         }
+
+
+def saturation_of(
+    d: Deployment, clipped: NDArray[np.int64], n_runs: int, n_steps: int
+) -> dict[str, tuple[int, int]]:
+    """Return clipped and all conversions of every part on tiles: encoder, A, C, mixing of a layer,
+    decoder.
+
+    clipped : (n_products,) of n_runs runs of n_steps steps.
+    """
+    each = np.diff(d.converters.adc_first) * d.network.analog * d.converters.n_planes * n_runs
+    each[:-1] *= n_steps
+    parts = {"encoder": [0]}
+    for layer in range(d.model.n_layers):
+        first = 1 + layer * PER_LAYER
+        for name, products in (
+            ("A", range(A_PRODUCT, C_PRODUCT)), ("C", [C_PRODUCT]), ("mixing", [MIX_PRODUCT])
+        ):
+            parts[f"layer {layer} {name}"] = [first + k for k in products]
+    parts["decoder"] = [each.size - 1]
+    return {
+        name: (int(clipped[own].sum()), int(each[own].sum()))
+        for name, own in parts.items() if each[own].sum()
+    }
 
 
 def _count_unstable(d: Deployment, w: NDArray[np.float32], layer: int) -> int:

@@ -6,9 +6,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from aimc_sim.converters import (
+    BINS,
+    bit_planes,
+    converter_limit,
+    drive_limit,
+    no_periphery,
+    range_of,
+)
 from aimc_sim.kernels.moving import NO_TELEGRAPH
 from aimc_sim.kernels.threads import one_thread
-from aimc_sim.matrix import converter_limit
 from aimc_sim.randomness import Purpose
 from aimc_sim.specs import ChipSpec
 from ssm.forms import power_of_two_above
@@ -26,6 +33,8 @@ from ssm.model import Model
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from ssm.deploy import WeightMap
 
 _REGISTER_HEADROOM = 2.0  # a state on the chip may exceed its calibration value by this
 _PROBE_SHAPE = (16, 256)  # sequences, steps
@@ -98,6 +107,7 @@ def empty_record(network: Network, on: bool) -> Record:
         np.zeros((n_layers, n_heads * size), f),
         np.zeros(n_heads * size, f),
         np.zeros(int(output_counts(network).sum()) * size, f),
+        np.zeros(0, f), np.zeros((0, 0), np.int64), np.zeros(0, f), np.zeros((0, 0), np.int64),
     )
 
 
@@ -112,12 +122,48 @@ def ideal_converters(network: Network) -> Converters:
         ones(2 * network.sign.size, f), ones(2 * network.sign.size, f),
         ones((n_layers, n_heads), f), ones((n_layers, n_heads), f), ones(n_heads, f),
         np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), ones(int(counts.sum()), f),
-        ones(int(counts.sum()), f),
+        ones(int(counts.sum()), f), 1,
     )
 
 
-def record(network: Network, w: np.ndarray, signal: np.ndarray, n_classes: int) -> Record:
-    """Return the largest signals that the error-free model shows on `signal` (n, time, n_in).
+def record(
+    network: Network, w: np.ndarray, signal: np.ndarray, model: Model, spec: ChipSpec
+) -> Record:
+    """Return the signals that the converters must hold, from the error-free model on `signal`.
+
+    The largest ones, or what the spec's ranges ask for: a second run then counts magnitudes in
+    bins of the largest. With bit-serial inputs the outputs are those of single bits, seen in a run
+    through the DACs. signal (n, time, n_in); w : exact weights.
+    """
+    ideal = ideal_converters(network)
+    seen = empty_record(network, True)
+    _observe(network, w, signal, ideal, seen)
+    count_rows = spec.dac.range == "percentile"
+    count_outputs = spec.adc.range in ("percentile", "least_error")
+    serial = converters(network, seen, model, spec).n_planes > 1
+    if count_rows or (count_outputs and not serial):
+        counted = _with_bins(network, seen, spec, count_rows, count_outputs and not serial)
+        _observe(network, w, signal, ideal, counted)
+        seen = _reduced(network, counted, spec)
+    if serial:
+        driven = converters(network, seen, model, spec)._replace(
+            adc_limit=np.float32(0), state_limit=np.float32(0)
+        )
+        seen = seen._replace(outputs=np.zeros_like(seen.outputs))
+        other = _copied(seen)  # ranges of inputs stand
+        _observe(network, w, signal, driven, other)
+        seen = seen._replace(outputs=other.outputs)
+        if count_outputs:
+            counted = _with_bins(network, seen, spec, False, True)
+            _observe(network, w, signal, driven, counted)
+            seen = _reduced(network, counted, spec)
+    return seen
+
+
+def _observe(
+    network: Network, w: np.ndarray, signal: np.ndarray, through: Converters, seen: Record
+) -> None:
+    """Run the error-free model, and note what every converter sees in `seen`, in place.
 
     The same compiled kernel as every run, with exact weights and on one thread, since all
     sequences share the record.
@@ -125,19 +171,130 @@ def record(network: Network, w: np.ndarray, signal: np.ndarray, n_classes: int) 
     from ssm.kernels import sequence
     from ssm.kernels.weights import no_cells, no_correction
 
-    seen = empty_record(network, True)
     # every product passes through its converters here, so that all are recorded
     every = network._replace(analog=np.ones(network.analog.size, bool))
     cells, draws, source = no_cells(w)
-    logits = np.zeros((1, len(signal), n_classes), np.float32)
+    logits = np.zeros((1, len(signal), network.decoder_bias.size), np.float32)
     traces = np.zeros((1, len(signal), 0, 2, network.sign.size), np.float32)
+    clipped = np.zeros((1, len(signal), network.analog.size), np.int64)
     with one_thread():
         sequence.run_batch(
             signal, 0, draws, cells, [NO_TELEGRAPH], np.zeros((1, 1), np.float32),
-            [no_correction(w)], every, ideal_converters(network), seen, source,
-            *buffer_sizes(network), logits, traces,
+            [no_correction(w)], [no_periphery(through.n_planes)], every, through, seen,
+            source, *buffer_sizes(network), logits, traces, clipped,
         )
-    return seen
+
+
+def _copied(seen: Record) -> Record:
+    return Record(seen.on, *(a.copy() for a in seen[1:]))
+
+
+def _with_bins(
+    network: Network, seen: Record, spec: ChipSpec, rows: bool, outputs: bool
+) -> Record:
+    """Return a copy of the largest signals that also counts magnitudes up to them.
+
+    Rows of a matrix share a range and so their bins; its outputs where the spec says so.
+    """
+    def inverse(largest: np.ndarray) -> np.ndarray:
+        return (BINS / _positive(largest.astype(float))).astype(np.float32)
+
+    result = _copied(seen)
+    if rows:
+        every = [
+            _shared(seen.inputs), seen.states, seen.skips.ravel(),
+            np.stack([_shared(row) for row in seen.mixes]).ravel(), _shared(seen.decodes),
+        ]
+        bins = inverse(np.concatenate(every))
+        counts = np.zeros((bins.size, BINS), np.int64)
+        result = result._replace(row_inverse=bins, row_counts=counts)
+    if outputs:
+        largest = seen.outputs.copy()
+        if spec.adc.range_per == "matrix":
+            for own in _matrices(network):
+                largest[own] = largest[own].max(initial=0.0)
+        bins = inverse(largest)
+        counts = np.zeros((bins.size, BINS), np.int64)
+        result = result._replace(output_inverse=bins, output_counts=counts)
+    return result
+
+
+def _matrices(network: Network) -> list[slice]:
+    """Return the outputs of every product but those of A."""
+    first = np.concatenate([[0], np.cumsum(output_counts(network))])
+    kinds = (np.arange(first.size - 1) - 1) % PER_LAYER
+    kinds[[0, -1]] = MIX_PRODUCT
+    return [slice(first[k], first[k + 1]) for k in np.flatnonzero(kinds >= C_PRODUCT)]
+
+
+def _reduced(network: Network, counted: Record, spec: ChipSpec) -> Record:
+    """Return the ranges that the histograms and the spec say, in place of the largest signals."""
+    result = counted
+    if counted.row_counts.size:
+        counts = counted.row_counts
+        scale = BINS / counted.row_inverse.astype(float)
+        sizes = [counted.inputs, counted.states, counted.skips, counted.mixes, counted.decodes]
+        inputs, states, skips, mixes, _ = np.split(
+            np.arange(len(counts)), np.cumsum([a.size for a in sizes])[:-1]
+        )
+        decodes = np.arange(len(counts))[-counted.decodes.size :]
+        rows = range_of(counts, scale, spec.dac, 0.0)
+        pools = [inputs, *mixes.reshape(counted.mixes.shape), decodes]
+        for own in pools:
+            pooled = counts[own].sum(axis=0, keepdims=True)
+            rows[own] = range_of(pooled, scale[own[:1]], spec.dac, 0.0)
+        f = np.float32
+        result = result._replace(
+            inputs=rows[inputs].astype(f), states=rows[states].astype(f),
+            skips=rows[skips].reshape(counted.skips.shape).astype(f),
+            mixes=rows[mixes].reshape(counted.mixes.shape).astype(f),
+            decodes=rows[decodes].astype(f),
+        )
+    if counted.output_counts.size:
+        counts = counted.output_counts
+        scale = BINS / counted.output_inverse.astype(float)
+        limit = float(converter_limit(spec.adc.bits))
+        outputs = np.where(counted.outputs > 0, range_of(counts, scale, spec.adc, limit), 0.0)
+        if spec.adc.range_per == "matrix":
+            for own in _matrices(network):
+                pooled = counts[own].sum(axis=0, keepdims=True)
+                outputs[own] = range_of(pooled, scale[own][:1], spec.adc, limit)
+        result = result._replace(outputs=outputs.astype(np.float32))
+    return result._replace(
+        row_inverse=np.zeros(0, np.float32), row_counts=np.zeros((0, 0), np.int64),
+        output_inverse=np.zeros(0, np.float32), output_counts=np.zeros((0, 0), np.int64),
+    )
+
+
+def with_fixed_range(
+    network: Network, found: Converters, weights: WeightMap, column: np.ndarray, row: np.ndarray,
+    row_step: np.ndarray, spec: ChipSpec,
+) -> Converters:
+    """Return converters whose ADC range is the spec's number of full currents of a cell.
+
+    A cell at g_max less one at g_min, driven at its row's full scale, is a full current; a column
+    takes the largest of its rows. Columns of A take the power of two above. column, row :
+    (n_weights,) of every weight; row_step : (n_rows,) one code of every row.
+    """
+    if isinstance(spec.adc.range, str):
+        return found
+    there = (column >= 0) & (weights.plus[0] >= 0)
+    device = spec.device
+    full = row_step[row[there]].astype(float) * float(
+        drive_limit(spec.dac, found.dac_limit) or np.float32(1)
+    )
+    current = full * weights.scale[0][there] * (device.g_max_s - device.g_min_s)
+    largest = np.zeros(found.adc_step.size)
+    np.maximum.at(largest, column[there], current)
+    largest = np.where(largest > 0, largest, 1.0) * spec.adc.range
+    step = largest / (float(found.adc_limit) or 1.0)
+    shift = np.ones(step.size, bool)
+    for own in _matrices(network):
+        shift[own] = False
+    step[shift] = _shift_steps(largest[shift].astype(np.float32), 1.0, found.adc_limit)
+    return found._replace(
+        adc_step=step.astype(np.float32), adc_inverse=(1 / step).astype(np.float32)
+    )
 
 
 def converters(network: Network, seen: Record, model: Model, spec: ChipSpec) -> Converters:
@@ -158,7 +315,11 @@ def converters(network: Network, seen: Record, model: Model, spec: ChipSpec) -> 
     register = converter_limit(register_bits(spec, model))
     counts = output_counts(network)
     first = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    output_steps = _positive(seen.outputs.astype(float)) * spec.adc.headroom / (adc or 1)
+    outputs = seen.outputs.astype(float)
+    if spec.adc.range_per == "matrix":
+        for own in _matrices(network):
+            outputs[own] = outputs[own].max(initial=0.0)
+    output_steps = _positive(outputs) * spec.adc.headroom / (adc or 1)
     for layer in range(network.mode_first.size - 1):
         begin = 1 + layer * PER_LAYER + A_PRODUCT
         a = slice(first[begin], first[begin + 4])
@@ -177,12 +338,12 @@ def converters(network: Network, seen: Record, model: Model, spec: ChipSpec) -> 
     skips = _shift_steps(seen.skips, spec.dac.headroom, dac)
     mixes = np.stack([_shared(row) for row in seen.mixes]) * input_scale
     if isinstance(act, int) and model.act_step is not None:
-        own = _coarser(model.act_step, act, _narrower(spec.dac.bits, act))
-        inputs, decodes = np.full_like(inputs, own[0]), np.full_like(decodes, own[1])
+        both = _coarser(model.act_step, act, _narrower(spec.dac.bits, act))
+        inputs, decodes = np.full_like(inputs, both[0]), np.full_like(decodes, both[1])
         for k, layer_steps in enumerate(layer.act_step for layer in model.layers):
             if layer_steps is not None:
-                own = _coarser(layer_steps, act, _narrower(spec.dac.bits, act))
-                skips[k], mixes[k] = own[0], own[1]
+                both = _coarser(layer_steps, act, _narrower(spec.dac.bits, act))
+                skips[k], mixes[k] = both[0], both[1]
     return Converters(
         dac_limit=dac,
         state_dac_limit=state_dac,
@@ -199,6 +360,7 @@ def converters(network: Network, seen: Record, model: Model, spec: ChipSpec) -> 
         adc_first=first,
         adc_step=output_steps.astype(f),
         adc_inverse=(1 / output_steps).astype(f),
+        n_planes=max(bit_planes(spec.dac, dac), bit_planes(spec.dac, state_dac)),
     )
 
 

@@ -14,17 +14,21 @@ from aimc_sim.specs import ChipSpec
 from aimc_sim.storage import DAMAGES, WRITTEN, write_archive
 from aimc_sim.writing import Written
 from ssm import checkpoint
+from ssm.correction import Corrections
 from ssm.deploy import deploy
+from ssm.kernels.weights import Correction
 
 if TYPE_CHECKING:
+    from ssm.deploy import Deployment
     from ssm.inference import ProgrammedModel
 
 SCHEMA = "aimc-sim.programmed/1"
 _KEYS = ("meta", "model", "signal", "programmed_s")
+# what the compensation of columns found at the moment of saving
+_CORRECTION = ("gain", "offset", "left_alone")
 _FACTS: dict[str, type] = {
     "chip": str, "form": str, "decay": str, "digital": list, "calibration": str, "seed": int,
-    "first_chip": int, "clock_ns": int, "age_ns": int,
-    "sha256": str,
+    "first_chip": int, "clock_ns": int, "age_ns": int, "sha256": str,
 }
 
 
@@ -44,6 +48,7 @@ def save_chip(programmed: ProgrammedModel, path: str | Path) -> None:
         "model": np.frombuffer(checkpoint.to_bytes(d.model), np.uint8), "signal": d.signal,
         "programmed_s": chip.programmed_s,
         **{name: getattr(chip.written, name) for name in WRITTEN},
+        **_found_corrections(programmed),
     }
     write_archive(path, meta, arrays, f"save the chip as {path}")
 
@@ -80,7 +85,41 @@ def load_chip(path: str | Path) -> ProgrammedModel:
         deployment, facts["seed"], len(programmed_s), facts["first_chip"], written
     )
     programmed.chip.clock_ns, programmed.chip.age_ns = facts["clock_ns"], facts["age_ns"]
+    if all(name in arrays for name in _CORRECTION):
+        programmed.restore(_corrections(arrays, deployment, asked))
     return programmed
+
+
+def _found_corrections(programmed: ProgrammedModel) -> dict[str, np.ndarray]:
+    """Return the coefficients of columns now, where there are any: a loaded chip needs no new
+    reads."""
+    if programmed.deployment.spec.compensation not in ("column", "affine"):
+        return {}
+    try:
+        found = programmed.corrections
+    except InputError:  # nothing left to compensate: it is kept as it is
+        return {}
+    gain, offset = (np.stack(values) for values in zip(*found.each, strict=True))
+    return dict(zip(_CORRECTION, (gain, offset, found.left_alone), strict=True))
+
+
+def _corrections(arrays: dict[str, np.ndarray], d: Deployment, asked: str) -> Corrections:
+    """Return the compensation of a file; InputError where it is not that of the chips."""
+    gain, offset, left_alone = (arrays[name] for name in _CORRECTION)
+    chips = len(arrays["programmed_s"])
+    fits = (
+        gain.dtype == offset.dtype == np.float32
+        and left_alone.dtype == np.int64
+        and gain.shape == (chips, d.weights.product.size)
+        and offset.shape in ((chips, 0), (chips, d.converters.adc_step.size))
+        and left_alone.shape == (chips,)
+        and np.isfinite(gain).all() and np.isfinite(offset).all()
+    )
+    if not fits:
+        raise InputError(
+            asked, "its compensation is not that of its chips", "program the model again"
+        )
+    return Corrections([Correction(*pair) for pair in zip(gain, offset, strict=True)], left_alone)
 
 
 def _read_arrays(path: str | Path, asked: str) -> dict[str, np.ndarray]:
@@ -91,7 +130,8 @@ def _read_arrays(path: str | Path, asked: str) -> dict[str, np.ndarray]:
             raise InputError(asked, "it holds one array", "give a file of --save-chip")
         with archive:
             missing = [key for key in _KEYS if key not in archive]
-            arrays = {key: archive[key] for key in (*_KEYS, *WRITTEN) if key in archive}
+            known = (*_KEYS, *WRITTEN, *_CORRECTION)
+            arrays = {key: archive[key] for key in known if key in archive}
     except FileNotFoundError as error:
         raise InputError(asked, "there is no such file", "check the path") from error
     except DAMAGES as error:

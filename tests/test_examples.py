@@ -57,6 +57,24 @@ def test_a_system_is_solved_and_a_signal_transformed_on_chips(capsys, monkeypatc
 
 
 @pytest.mark.compiled
+def test_the_standard_setting_is_taken_apart(capsys, monkeypatch):
+    run_example("06_rasch.py", "--chips", "2", monkeypatch=monkeypatch)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()[1:-1]]
+    assert len(lines) == 5
+    error, bits = ([float(line[at]) for line in lines] for at in (-6, -3))
+    assert error == sorted(error)
+    assert bits == sorted(bits, reverse=True)
+
+
+def test_wires_are_shown_to_cost_current_and_noise_to_be_followed(capsys, monkeypatch):
+    run_example("16_wires.py", monkeypatch=monkeypatch)
+    lines = capsys.readouterr().out.splitlines()
+    lost = {int(line.split()[0]): float(line.split()[1]) for line in lines[2:5]}
+    assert lost[16] == pytest.approx(1.0, abs=0.1) and 12 < lost[64] < 13
+    assert all(float(line.split()[-4]) < float(line.split()[-2]) for line in lines[8:])
+
+
+@pytest.mark.compiled
 def test_compensations_of_drift_are_compared_over_time(capsys, monkeypatch):
     options = ["--model", str(EXAMPLES / "models" / "s4d-digits.pt"), "--chips", "2"]
     run_example("03_drift.py", *options, "--limit", "60", monkeypatch=monkeypatch)

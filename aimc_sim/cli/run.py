@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -39,6 +38,7 @@ from aimc_sim.cli.options import (
     quantities,
 )
 from aimc_sim.cli.outputs import Outputs, ProgressBar, Writer, as_text, write_whole
+from aimc_sim.cli.variations import add_layer_budget, variation_rows
 from aimc_sim.errors import UsageError
 
 if TYPE_CHECKING:
@@ -68,7 +68,13 @@ Limit = Annotated[int | None, typer.Option(help="Score the first N sequences onl
 Threads = Annotated[int | None, typer.Option(help="Threads of the compiled kernels.")]
 Engine = Annotated[str, typer.Option(metavar="|".join(ENGINES), help="Where it runs.")]
 Ablate = Annotated[bool, typer.Option("--ablate", help="Also switch each non-ideality off alone.")]
-Budget = Annotated[bool, typer.Option("--budget", help="Also switch each non-ideality on alone.")]
+Budget = Annotated[
+    bool,
+    typer.Option(
+        "--budget",
+        help="Also switch each non-ideality on alone, and each in one layer alone (64 sequences).",
+    ),
+]
 SaveChip = Annotated[
     Path | None, typer.Option(metavar="FILE.npz", help="Save the chips as just programmed.")
 ]
@@ -151,6 +157,7 @@ def run(
         if budget:
             on = vary(found, used.x, seed=seed, alone=True, on_progress=bar.update)
             record["budget"] = variation_rows(found, on, "on")
+            add_layer_budget(record, found, used.x, bar)
         # here, so that what writing warns of is said once and as one line
         saved = None if save_chip is None else found.deployment.program(seed=seed, chips=chips)
     record["notes"] += warned
@@ -249,6 +256,10 @@ def make_record(
         "devices": deployment.layout.n_used(),
         "faults": found.cells.fault_record(),
         "writing": found.cells.writing_record(),
+        "saturation": [
+            {"part": part, "clipped": clipped, "conversions": conversions}
+            for part, (clipped, conversions) in found.saturation.items()
+        ],
         "utilisation": deployment.layout.utilisation(spec),
         "energy_j_per_inference": None,
         "latency_s_per_inference": None,
@@ -297,39 +308,6 @@ def score_rows(found: Evaluation) -> dict[str, Any]:
     return {"accuracy": {**digital, "chip": rows}, "bounds": bounds}
 
 
-def variation_rows(found: Evaluation, varied: dict[str, Any], key: str) -> list[dict[str, Any]]:
-    """Return a row for each non-ideality that was switched off or on alone, the costliest first.
-
-    change : in accuracy against the full chip, or, switched on alone, against the float model.
-    """
-    from ssm.evaluate import accuracy, relative_rms
-
-    sign = 1 if key == "off" else -1
-    before = None
-    if (scores := found.chip_accuracy()) is not None:
-        before = scores[-1].mean() if key == "off" else found.float_accuracy()
-    rows: list[dict[str, Any]] = []
-    for name, answers in varied.items():
-        score = None if found.y is None else accuracy(answers, found.y)
-        mean = None if score is None else score.mean()
-        rows.append(
-            {
-                key: name,
-                "at_s": found.times_s[-1],
-                "mean": mean,
-                "change": None if mean is None else mean - before,
-                "per_chip": score,
-                "relative_rms": relative_rms(answers, found.float_logits),
-            }
-        )
-
-    def gain(row: dict[str, Any]) -> tuple[float, float]:
-        error = math.inf if row["relative_rms"] is None else row["relative_rms"]
-        return sign * (row["change"] or 0.0), -sign * error
-
-    return sorted(rows, key=gain, reverse=True)
-
-
 def write_results(
     outputs: Outputs, record: dict[str, Any], found: Evaluation, saved: ProgrammedModel | None,
     *, quiet: bool,
@@ -356,6 +334,8 @@ def write_results(
     if record["accuracy"]["float"] is not None:
         for ending in ("png", "svg"):
             writers[f"accuracy.{ending}"] = lambda path: save_accuracy(record, path)
+    if any(row["layer"] is not None for row in record.get("budget", ())):
+        writers["budget.png"] = lambda path: save_budget(record, path)
     outputs.write_folder(writers)
     outputs.show(report.run_report(record, notes=not quiet), text)
 
@@ -373,6 +353,13 @@ def save_accuracy(record: dict[str, Any], path: Path) -> None:
     from aimc_sim.plotting import plot_accuracy_over_time
 
     save_axes(plot_accuracy_over_time(record), path)
+
+
+def save_budget(record: dict[str, Any], path: Path) -> None:
+    """Write the picture of what every layer does alone."""
+    from aimc_sim.plotting import plot_budget
+
+    save_axes(plot_budget(record), path)
 
 
 def save_placement(layout: Any, spec: Any, path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from aimc_sim.kernels.converters import Periphery
 from aimc_sim.kernels.moving import Moving
 
 PER_LAYER = 6
@@ -65,6 +66,7 @@ class Converters(NamedTuple):
     adc_first: np.ndarray  # (n_products + 1,) first output of a product
     adc_step: np.ndarray  # (n_outputs,) parts of a product one after the other
     adc_inverse: np.ndarray  # (n_outputs,)
+    n_planes: int  # drives of a product, more than one where the bits of inputs go one by one
 
 
 class Weights(NamedTuple):
@@ -77,6 +79,7 @@ class Weights(NamedTuple):
     keys: np.ndarray  # (n_products, 2) uint64
     offset: np.ndarray  # (n_outputs,) to subtract from every converted output, or (0,): none
     moving: Moving  # noise that changes w with the steps
+    periphery: Periphery  # errors of converters
 
 
 class Record(NamedTuple):
@@ -89,6 +92,10 @@ class Record(NamedTuple):
     mixes: np.ndarray  # (L, H)
     decodes: np.ndarray  # (H,)
     outputs: np.ndarray  # (n_outputs,)
+    row_inverse: np.ndarray  # (n_rows,) bins per unit of histograms of magnitudes
+    row_counts: np.ndarray  # (n_rows, n_bins) int64, inputs, states, skips, mixes, decodes; (0, 0)
+    output_inverse: np.ndarray  # (n_outputs,)
+    output_counts: np.ndarray  # (n_outputs, n_bins) int64, or (0, 0): none
 
 
 class Workspace(NamedTuple):
@@ -104,6 +111,11 @@ class Workspace(NamedTuple):
     s: np.ndarray  # (width,) its variance
     total: np.ndarray  # (width,) sum over row parts
     z: np.ndarray  # normals of all conversions of a product, 64 to spare
+    p0: np.ndarray  # (K_max or rows,) codes of inputs whose bits go one by one
+    p1: np.ndarray
+    p2: np.ndarray  # (H,)
+    drive_z: np.ndarray  # normals of a drive, 64 to spare
+    clipped: np.ndarray  # (n_products,) int64 conversions that clipped
 
 
 class Tiles(NamedTuple):
@@ -122,7 +134,8 @@ class Tiles(NamedTuple):
     noisy: np.ndarray
     keys: np.ndarray
     offset: np.ndarray
-    state_dac_limit: np.float32  # Converters
+    dac_limit: np.float32  # Converters
+    state_dac_limit: np.float32
     state_step: np.ndarray
     state_inverse: np.ndarray
     adc_limit: np.float32
@@ -130,10 +143,21 @@ class Tiles(NamedTuple):
     adc_first: np.ndarray
     adc_step: np.ndarray
     adc_inverse: np.ndarray
+    periphery: Periphery
+    state_row: int  # number of the first state among the rows
     recording: bool  # Record.on
     states: np.ndarray  # Record
     outputs: np.ndarray
+    row_inverse: np.ndarray
+    row_counts: np.ndarray
+    output_inverse: np.ndarray
+    output_counts: np.ndarray
     y: np.ndarray  # Workspace
     s: np.ndarray
     total: np.ndarray
     z: np.ndarray
+    p0: np.ndarray
+    p1: np.ndarray
+    p2: np.ndarray
+    drive_z: np.ndarray
+    clipped: np.ndarray

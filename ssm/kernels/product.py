@@ -11,13 +11,13 @@ import numpy as np
 
 from aimc_sim.kernels import mvm
 from aimc_sim.kernels._jit import FASTMATH_SUM, kernel
-from aimc_sim.kernels.converters import quantise
+from aimc_sim.kernels.converters import bit_plane, convert_real, distort, quantise, round_whole
 from aimc_sim.kernels.philox import fill_normals
 
 _ZERO = np.float32(0.0)
 _ONE = np.float32(1.0)
+_HALF = np.float32(0.5)
 _0 = np.uint64(0)
-_FIRST = np.int64(0)  # a bare 0 would compile `fill_normals` once more, for the literal
 
 
 @kernel(inline=True)
@@ -47,17 +47,58 @@ def keep_largest(x, x_first, n, record, first):
         record[first + k] = max(record[first + k], abs(x[x_first + k]))
 
 
+@kernel()
+def count_bins(x, x_first, n, inverse, counts, first):
+    """counts[first + k, b] += 1 for the bin b of |x[x_first + k]|, of inverse[first + k] a unit."""
+    last = counts.shape[1] - 1
+    for k in range(n):
+        place = min(abs(x[x_first + k]) * inverse[first + k], np.float32(last))
+        counts[first + k, np.int64(place)] += 1
+
+
 @kernel(paste=True)
-def drive_inputs(x, step, limit, record, recording, out):
-    """DAC of the few inputs of a matrix, whole vectors: out (n,)."""
+def drive_inputs(x, step, limit, largest, row, record, out):
+    """DAC of the few inputs of a matrix, whole vectors: out (n,). row : number of the first."""
     n = np.uint64(x.size)
-    if recording:
-        keep_largest(x, _0, n, record, _0)
+    if record.on:
+        keep_largest(x, _0, n, largest, _0)
+        if record.row_counts.shape[0] > 0:
+            count_bins(x, _0, n, record.row_inverse, record.row_counts, np.uint64(row))
     if limit > _ZERO:
         for k in range(n):
             out[k] = quantise(x[k], step[k], _ONE / step[k], limit)
     else:
         copy(x, _0, n, out)
+
+
+@kernel(inline=True)
+def padded(n):
+    """Return n rounded up to whole groups of 64 random numbers."""
+    return (n + 63) >> 6 << 6
+
+
+@kernel()
+def take_plane(x, n, step, first, plane, out):
+    """out[:n] = bit `plane` of x, whole numbers of step[first + k]: -1, 0 or 1 of them."""
+    for k in range(n):
+        width = step[first + k]
+        out[k] = bit_plane(round_whole(x[k] / width), plane) * width
+
+
+@kernel()
+def disturb(product, element, n, step, first, row, limit, tiles, address, out):
+    """Errors of the DACs of rows row .. row + n - 1 in place: out[:n], one drive.
+
+    element : the first's number among the normals of a product's drives, a multiple of 64.
+    limit : largest code of these DACs.
+    """
+    periphery = tiles.periphery
+    if periphery.dac_noise > _ZERO:
+        fill_normals(
+            tiles.drive_z, element, np.int64(n), periphery.dac_keys[product, 0],
+            periphery.dac_keys[product, 1], address[0], address[1], address[2],
+        )
+    distort(n, step, first, row, limit, periphery, tiles.drive_z, out)
 
 
 @kernel(inline=True)
@@ -70,9 +111,13 @@ def add_noise(n, s, z, z_first, adc_sigma, adc_step, first, y):
 
 @kernel(inline=True)
 def convert(n, adc_step, adc_inverse, first, limit, y):
-    """ADC: y[:n] onto the grid of step, clipped at limit steps."""
+    """ADC: y[:n] onto the grid of step, clipped at limit steps; returns how many clipped."""
+    clipped = np.int32(0)  # see mvm.convert
     for k in range(n):
-        y[k] = quantise(y[k], adc_step[first + k], adc_inverse[first + k], limit)
+        x = y[k] * adc_inverse[first + k]
+        clipped = np.int32(clipped + np.int32(abs(x) > limit + _HALF))
+        y[k] = round_whole(min(max(x, -limit), limit)) * adc_step[first + k]
+    return np.int64(clipped)
 
 
 @kernel(paste=True)
@@ -84,12 +129,21 @@ def finish(product, at, n, noisy, z_first, tiles):
     first = np.uint64(tiles.adc_first[product] + at)
     if tiles.recording:
         keep_largest(tiles.y, _0, n, tiles.outputs, first)
+        if tiles.output_counts.shape[0] > 0:
+            count_bins(tiles.y, _0, n, tiles.output_inverse, tiles.output_counts, first)
     if noisy:
         add_noise(
             n, tiles.s, tiles.z, z_first, tiles.adc_noise, tiles.adc_step, first, tiles.y
         )
-    if tiles.adc_limit > _ZERO:
-        convert(n, tiles.adc_step, tiles.adc_inverse, first, tiles.adc_limit, tiles.y)
+    if tiles.periphery.adc_on:
+        tiles.clipped[product] += convert_real(
+            n, tiles.y, tiles.adc_step, tiles.adc_inverse, first, tiles.adc_limit,
+            tiles.periphery,
+        )
+    elif tiles.adc_limit > _ZERO:
+        tiles.clipped[product] += convert(
+            n, tiles.adc_step, tiles.adc_inverse, first, tiles.adc_limit, tiles.y
+        )
     if tiles.offset.size > 0:
         for k in range(n):
             tiles.y[k] -= tiles.offset[first + k]
@@ -150,31 +204,47 @@ def clear(n, y):
 
 
 @kernel()
-def dense(product, x, n_out, tiles, address):
-    """tiles.total[:n_out] = x @ w of a dense product, row parts added after their ADCs."""
+def dense(product, x, n_out, step, row, tiles, address):
+    """tiles.total[:n_out] = x @ w of a dense product, row parts added after their ADCs.
+
+    x : (n_in,) whole numbers of step (n_in,) where the product is on tiles, changed in place; row :
+    number of its first row.
+    """
     n_in = x.size
     first = tiles.weight_first[product]
     w = tiles.w[first : first + n_in * n_out].reshape(n_in, n_out)
     v = tiles.v[first : first + n_in * n_out].reshape(n_in, n_out)
     total, y, s = tiles.total, tiles.y, tiles.s
-    n = np.uint64(n_out)
+    n, rows = np.uint64(n_out), np.uint64(n_in)
     clear(n, total)
     part_rows = tiles.part_rows[product]
     n_parts = (n_in + part_rows - 1) // part_rows
-    noisy = tiles.noisy[product]
-    if noisy:
-        draw(product, _FIRST, n_parts * n_out, tiles, address)
-    for part in range(n_parts):
-        begin, end = part * part_rows, min(n_in, (part + 1) * part_rows)
-        clear(n, y)
-        mvm.accumulate_dense(x[begin:end], w[begin:end], y)
+    noisy, analog = tiles.noisy[product], tiles.analog[product]
+    n_planes = tiles.periphery.n_planes if analog else 1
+    if n_planes > 1:
+        copy(x, _0, rows, tiles.p0)
+    for plane in range(n_planes):
+        if n_planes > 1:
+            take_plane(tiles.p0, rows, step, _0, plane, x)
+        if analog and tiles.periphery.dac_on:
+            disturb(
+                product, plane * padded(n_in), rows, step, _0, np.uint64(row), tiles.dac_limit,
+                tiles, address, x,
+            )
         if noisy:
-            clear(n, s)
-            mvm.accumulate_squares(x[begin:end], v[begin:end], s)
-        if tiles.analog[product]:
-            finish(product, part * n_out, n, noisy, np.uint64(part * n_out), tiles)
-        for j in range(n):
-            total[j] += y[j]
+            draw(product, plane * padded(n_parts * n_out), n_parts * n_out, tiles, address)
+        factor = np.float32(1 << plane)
+        for part in range(n_parts):
+            begin, end = part * part_rows, min(n_in, (part + 1) * part_rows)
+            clear(n, y)
+            mvm.accumulate_dense(x[begin:end], w[begin:end], y)
+            if noisy:
+                clear(n, s)
+                mvm.accumulate_squares(x[begin:end], v[begin:end], s)
+            if analog:
+                finish(product, part * n_out, n, noisy, np.uint64(part * n_out), tiles)
+            for j in range(n):
+                total[j] += y[j] * factor
 
 
 @kernel(inline=True, fastmath=FASTMATH_SUM)
@@ -242,33 +312,64 @@ def _sum_heads(n_modes, x0, x1, u, first, w, v, noisy, y, s):
 
 
 @kernel()
-def read_heads(product, x0, x1, u, n_modes, group, tiles, address):
+def read_heads(product, x0, x1, u, n_modes, group, at, step, skip_row, tiles, address):
     """tiles.total[:H] = C's row of every head on its driven states (K,), (K,) and input (H,).
 
-    Heads of a group share rows: each sums over all rows of its group, idle cells included.
+    Heads of a group share rows: each sums over all rows of its group, idle cells included. x0, x1,
+    u : whole numbers of the steps where C is on tiles, changed in place. at : number of the layer's
+    first state; step (H,) of u, whose first row is skip_row.
     """
     n_heads = u.size
     first = tiles.weight_first[product]
     total, y, s = tiles.total, tiles.y, tiles.s
-    n = np.uint64(n_heads)
+    n, modes = np.uint64(n_heads), np.uint64(n_heads * n_modes)
+    real = np.uint64(at)
+    imaginary = np.uint64(at + tiles.state_step.size // 2)
+    state_row = np.uint64(tiles.state_row)
     clear(n, total)
     span = group * (2 * n_modes + 1)
     part_rows = tiles.part_rows[product]
     n_parts = (span + part_rows - 1) // part_rows
-    noisy = tiles.noisy[product]
-    if noisy:
-        draw(product, _FIRST, n_parts * n_heads, tiles, address)
-    for part in range(n_parts):
-        if group == 1 and n_parts == 1:
-            _sum_heads(n_modes, x0, x1, u, first, tiles.w, tiles.v, noisy, y, s)
-        else:
-            begin, end = part * part_rows, min(span, (part + 1) * part_rows)
-            for h in range(n_heads):
-                y[h], s[h] = _sum_head(
-                    h, begin, end, group, n_modes, x0, x1, u, first + h * span, tiles.w,
-                    tiles.v, noisy,
-                )
-        if tiles.analog[product]:
-            finish(product, part * n_heads, n, noisy, np.uint64(part * n_heads), tiles)
-        for h in range(n):
-            total[h] += y[h]
+    noisy, analog = tiles.noisy[product], tiles.analog[product]
+    n_planes = tiles.periphery.n_planes if analog else 1
+    if n_planes > 1:
+        copy(x0, _0, modes, tiles.p0)
+        copy(x1, _0, modes, tiles.p1)
+        copy(u, _0, n, tiles.p2)
+    apart = padded(n_heads * n_modes)
+    for plane in range(n_planes):
+        if n_planes > 1:
+            take_plane(tiles.p0, modes, tiles.state_step, real, plane, x0)
+            take_plane(tiles.p1, modes, tiles.state_step, imaginary, plane, x1)
+            take_plane(tiles.p2, n, step, _0, plane, u)
+        if analog and tiles.periphery.dac_on:
+            element = 3 * plane * apart
+            disturb(
+                product, element, modes, tiles.state_step, real, state_row + real,
+                tiles.state_dac_limit, tiles, address, x0,
+            )
+            disturb(
+                product, element + apart, modes, tiles.state_step, imaginary,
+                state_row + imaginary, tiles.state_dac_limit, tiles, address, x1,
+            )
+            disturb(
+                product, element + 2 * apart, n, step, _0, np.uint64(skip_row), tiles.dac_limit,
+                tiles, address, u,
+            )
+        if noisy:
+            draw(product, plane * padded(n_parts * n_heads), n_parts * n_heads, tiles, address)
+        factor = np.float32(1 << plane)
+        for part in range(n_parts):
+            if group == 1 and n_parts == 1:
+                _sum_heads(n_modes, x0, x1, u, first, tiles.w, tiles.v, noisy, y, s)
+            else:
+                begin, end = part * part_rows, min(span, (part + 1) * part_rows)
+                for h in range(n_heads):
+                    y[h], s[h] = _sum_head(
+                        h, begin, end, group, n_modes, x0, x1, u, first + h * span, tiles.w,
+                        tiles.v, noisy,
+                    )
+            if analog:
+                finish(product, part * n_heads, n, noisy, np.uint64(part * n_heads), tiles)
+            for h in range(n):
+                total[h] += y[h] * factor

@@ -26,6 +26,7 @@ _ONE = np.float32(1.0)
 _0 = np.uint64(0)
 _ENCODER = np.int64(0)  # a bare 0 would compile `dense` once more, for the literal
 _NO_TRACE = np.zeros((0, 2, 0), np.float32)
+_NO_LAYERS = np.zeros((0, 0, 0), np.float32)
 
 
 @kernel(paste=True)
@@ -33,10 +34,12 @@ def gather_tiles(network, weights, converters, record, work):
     """Return the Tiles of a running sequence."""
     return Tiles(
         network.weight_first, network.part_rows, network.analog, weights.w, weights.v,
-        weights.spread, weights.noisy, weights.keys, weights.offset, converters.state_dac_limit,
-        converters.state_step, converters.state_inverse, converters.adc_limit,
-        converters.adc_noise, converters.adc_first, converters.adc_step, converters.adc_inverse,
-        record.on, record.states, record.outputs, work.y, work.s, work.total, work.z,
+        weights.spread, weights.noisy, weights.keys, weights.offset, converters.dac_limit,
+        converters.state_dac_limit, converters.state_step, converters.state_inverse,
+        converters.adc_limit, converters.adc_noise, converters.adc_first, converters.adc_step,
+        converters.adc_inverse, weights.periphery, network.n_in, record.on, record.states, record.outputs,
+        record.row_inverse, record.row_counts, record.output_inverse, record.output_counts, work.y,
+        work.s, work.total, work.z, work.p0, work.p1, work.p2, work.drive_z, work.clipped,
     )
 
 
@@ -74,28 +77,35 @@ def step_layer(layer, network, tiles, converters, record, address, states, work)
         state.hold(first, n, states, converters.register_step, converters.state_limit)
         state.hold(half + first, n, states, converters.register_step, converters.state_limit)
     c = product + C_PRODUCT
+    skip_row = network.n_in + states.size + layer * n_heads
     if network.analog[c]:
         for plane in range(2):
             state.drive_states(
-                np.uint64(plane * half + first), np.uint64(n), states, tiles,
-                work.x0 if plane == 0 else work.x1,
+                np.uint64(plane * half + first), np.uint64(n), states, tiles.state_dac_limit,
+                tiles, work.x0 if plane == 0 else work.x1,
             )
         drive_inputs(
-            u, converters.skip_step[layer], converters.dac_limit, record.skips[layer], record.on,
-            work_out,
+            u, converters.skip_step[layer], converters.dac_limit, record.skips[layer], skip_row,
+            record, work_out,
         )
     else:
         copy(states, np.uint64(first), np.uint64(n), work.x0)
         copy(states, np.uint64(half + first), np.uint64(n), work.x1)
         copy(u, _0, heads, work_out)
-    read_heads(c, work.x0, work.x1, work_out, n_modes, network.group_c, tiles, address)
+    read_heads(
+        c, work.x0, work.x1, work_out, n_modes, network.group_c, first,
+        converters.skip_step[layer], skip_row, tiles, address,
+    )
     copy(work.total, _0, heads, work_out)
     activation.gelu(work_out)
     mix = product + MIX_PRODUCT
     n_mix = network.mix_bias.shape[1]
     limit = converters.dac_limit if network.analog[mix] else _ZERO
-    drive_inputs(work_out, converters.mix_step[layer], limit, record.mixes[layer], record.on, u)
-    dense(mix, u, n_mix, tiles, address)
+    mix_row = skip_row + converters.skip_step.size
+    drive_inputs(
+        work_out, converters.mix_step[layer], limit, record.mixes[layer], mix_row, record, u
+    )
+    dense(mix, u, n_mix, converters.mix_step[layer], mix_row, tiles, address)
     mixed = work.total
     for j in range(n_mix):
         mixed[j] += network.mix_bias[layer, j]
@@ -111,16 +121,29 @@ def step_layer(layer, network, tiles, converters, record, address, states, work)
 
 
 @kernel(paste=True)
-def step_network(x, address, network, tiles, converters, record, states, work):
-    """One time step: input x (n_in,) to the last layer's output in work.h (H,)."""
+def step_network(x, address, network, tiles, converters, record, states, work, step, layers):
+    """One time step: input x (n_in,) to the last layer's output in work.h (H,).
+
+    layers : (time, L + 1, H), of which `step` becomes the output of the encoder and of every
+    layer; (0, 0, 0) for none.
+    """
     n_heads = network.n_heads
     limit = converters.dac_limit if network.analog[0] else _ZERO
-    drive_inputs(x, converters.input_step, limit, record.inputs, record.on, work.inputs)
-    dense(_ENCODER, work.inputs, n_heads, tiles, address)
+    drive_inputs(x, converters.input_step, limit, record.inputs, _ENCODER, record, work.inputs)
+    dense(
+        _ENCODER, work.inputs, n_heads, converters.input_step, _ENCODER, tiles, address
+    )
     for h in range(n_heads):
         work.h[h] = work.total[h] + network.encoder_bias[h]
+    traced = layers.shape[0] > 0
+    if traced:
+        for h in range(n_heads):
+            layers[step, 0, h] = work.h[h]
     for layer in range(network.mode_first.size - 1):
         step_layer(layer, network, tiles, converters, record, address, states, work)
+        if traced:
+            for h in range(n_heads):
+                layers[step, layer + 1, h] = work.h[h]
 
 
 @kernel(paste=True)
@@ -128,8 +151,9 @@ def decode(address, network, tiles, converters, record, work, logits):
     """logits (n_classes,) = decoder of the pooled output in work.h (H,)."""
     product = network.analog.size - 1
     limit = converters.dac_limit if network.analog[product] else _ZERO
-    drive_inputs(work.h, converters.decode_step, limit, record.decodes, record.on, work.u)
-    dense(product, work.u, logits.size, tiles, address)
+    row = network.n_in + 2 * network.sign.size + 2 * converters.skip_step.size
+    drive_inputs(work.h, converters.decode_step, limit, record.decodes, row, record, work.u)
+    dense(product, work.u, logits.size, converters.decode_step, row, tiles, address)
     for j in range(logits.size):
         logits[j] = work.total[j] + network.decoder_bias[j]
 
@@ -137,12 +161,13 @@ def decode(address, network, tiles, converters, record, work, logits):
 @kernel()
 def run_steps(
     x, first_step, sample, moment, network, weights, converters, record, states, pooled, work,
-    logits, trace,
+    logits, trace, layers,
 ):
     """Run the steps x (time, n_in) of one sequence; logits (n_classes,) after the last come out.
 
     states (2 K,), pooled (H,) are those after the steps before first_step, in place (zeros for a
     new sequence). trace : (time, 2, K) states after every step, or (0, 2, K) for none.
+    layers : (time, L + 1, H) outputs of the encoder and of every layer, or (0, 0, 0) for none.
     """
     tiles = gather_tiles(network, weights, converters, record, work)
     half = states.size // 2
@@ -150,7 +175,9 @@ def run_steps(
         if weights.moving.on:
             advance(weights.moving, np.int64(first_step + step), weights.w)
         address = (np.uint64(first_step + step), np.uint64(sample), moment)
-        step_network(x[step], address, network, tiles, converters, record, states, work)
+        step_network(
+            x[step], address, network, tiles, converters, record, states, work, step, layers
+        )
         for h in range(pooled.size):
             pooled[h] = work.h[h] if network.pool_last else pooled[h] + work.h[h]
         if trace.shape[0] > 0:
@@ -167,18 +194,24 @@ def make_work(network, n_classes, n_work, n_z):
     """Return the buffers of one sequence (see network.Workspace)."""
     n_modes = int(np.diff(network.mode_first).max())
     n = network.n_heads
-    sizes = (n, n, n, n_modes, n_modes, network.n_in, n_work, n_work, n_work, n_z + 64)
-    return Workspace(*(np.zeros(size, np.float32) for size in sizes))
+    rows = max(n_modes, n, network.n_in)
+    sizes = (
+        n, n, n, n_modes, n_modes, network.n_in, n_work, n_work, n_work, n_z + 64, rows, n_modes,
+        n, rows + 64,
+    )
+    buffers = (np.zeros(size, np.float32) for size in sizes)
+    return Workspace(*buffers, np.zeros(network.analog.size, np.int64))
 
 
 def run_batch(
-    x, first_sample, draws, cells, telegraphs, g, corrections, network, converters, record, source,
-    n_work, n_z, logits, traces,
+    x, first_sample, draws, cells, telegraphs, g, corrections, peripheries, network, converters,
+    record, source, n_work, n_z, logits, traces, clipped, layers=None,
 ):
     """All sequences on all replicas: logits (replica, n, n_classes) are filled.
 
-    x (n, time, n_in) float32; g (replica, n_cells); telegraphs, corrections: one a replica; traces
-    (replica, n, time or 0, 2, K). The threads share the axis replica x sequence; they are
+    x (n, time, n_in) float32; g (replica, n_cells); telegraphs, corrections, peripheries: one a
+    replica; traces (replica, n, time or 0, 2, K); clipped (replica, n, n_products) int64: the
+    conversions that clipped are added; layers (replica, n, time, L + 1, H) or None. The threads share the axis replica x sequence; they are
     Python's, since the kernels hold no lock and a parallel loop of numba would compile all that
     it calls three times more. A sequence costs some 40 us outside the kernels.
     """
@@ -191,13 +224,15 @@ def run_batch(
             sample = first_sample + i
             weights = sequence_weights(
                 replica, sample, draws, cells, telegraphs[replica], g[replica],
-                corrections[replica], network, converters, source,
+                corrections[replica], peripheries[replica], network, converters, source,
             )
+            own = work._replace(clipped=clipped[replica, i])
             states = np.zeros(2 * network.sign.size, np.float32)
             pooled = np.zeros(network.n_heads, np.float32)
             run_steps(
                 x[i], 0, sample, source.moment, network, weights, converters, record, states,
-                pooled, work, logits[replica, i], traces[replica, i],
+                pooled, own, logits[replica, i], traces[replica, i],
+                _NO_LAYERS if layers is None else layers[replica, i],
             )
 
     n_jobs = n_replicas * n_samples
@@ -216,5 +251,5 @@ def step_one(
     """One step of one stream: states (2 K,), pooled (H,) in place, logits (n_classes,) so far."""
     run_steps(
         x[None], step, sample, moment, network, weights, converters, record, states, pooled, work,
-        logits, _NO_TRACE,
+        logits, _NO_TRACE, _NO_LAYERS,
     )

@@ -16,13 +16,18 @@ from aimc_sim.kernels._jit import kernel
 from aimc_sim.kernels.converters import quantise
 from ssm.kernels.product import (
     clear,
+    copy,
+    count_bins,
+    disturb,
     draw,
     drive,
     finish,
     keep_largest,
+    padded,
     sum_cells,
     sum_groups,
     sum_noisy_cells,
+    take_plane,
 )
 
 _ZERO = np.float32(0.0)
@@ -52,11 +57,17 @@ def advance_digital(first, n, x, pole):
 
 
 @kernel(paste=True)
-def drive_states(at, n, x, tiles, out):
-    """out[:n] = states at .. at + n - 1 after their DACs (at in 0 .. 2 K - 1, uint64)."""
+def drive_states(at, n, x, limit, tiles, out):
+    """out[:n] = states at .. at + n - 1 after their DACs (at in 0 .. 2 K - 1, uint64).
+
+    limit : of these DACs, 0: the states as they are.
+    """
     if tiles.recording:
         keep_largest(x, at, n, tiles.states, at)
-    drive(x, at, n, tiles.state_step, tiles.state_inverse, at, tiles.state_dac_limit, out)
+        if tiles.row_counts.shape[0] > 0:
+            row = np.uint64(tiles.state_row) + at
+            count_bins(x, at, n, tiles.row_inverse, tiles.row_counts, row)
+    drive(x, at, n, tiles.state_step, tiles.state_inverse, at, limit, out)
 
 
 @kernel(paste=True)
@@ -70,38 +81,78 @@ def _sum(product, low, n, n_layer, group, x, tiles, noisy):
 
 
 @kernel()
+def _disturb_states(product, element, at, n, tiles, address, out):
+    """Errors of the DACs of states at .. at + n - 1 (uint64) in place: out[:n], one drive."""
+    row = np.uint64(tiles.state_row) + at
+    disturb(
+        product, element, n, tiles.state_step, at, row, tiles.state_dac_limit, tiles, address, out
+    )
+
+
+@kernel(inline=True)
+def _add_plane(n, plane, y, total):
+    """total[:n] += 2^plane y: shift and add; the first plane starts the sum."""
+    factor = np.float32(1 << plane)
+    for k in range(n):
+        total[k] = y[k] * factor + (_ZERO if plane == 0 else total[k])
+
+
+@kernel()
 def advance_pairs(product, first, n_layer, group, keep, x, tiles, address, x0, x1):
     """Direct and delta form: x <- keep x + y, y = A x or (A - 1) x, both rows driven at once."""
     half, y = x.size // 2, tiles.y
     chunk = CHUNK if group == 1 else n_layer
+    analog = tiles.analog[product]
+    n_planes = tiles.periphery.n_planes if analog else 1
+    dac_on = tiles.periphery.dac_on and analog
+    dac_limit = tiles.state_dac_limit if analog else _ZERO
+    apart = padded(n_layer)
     for low in range(0, n_layer, chunk):
         n = min(chunk, n_layer - low)
         m = np.uint64(n)
-        drive_states(np.uint64(first + low), m, x, tiles, x0)
-        drive_states(np.uint64(half + first + low), m, x, tiles, x1)
+        real, imaginary = np.uint64(first + low), np.uint64(half + first + low)
+        drive_states(real, m, x, dac_limit, tiles, x0)
+        drive_states(imaginary, m, x, dac_limit, tiles, x1)
+        if n_planes > 1:
+            copy(x0, _0, m, tiles.p0)
+            copy(x1, _0, m, tiles.p1)
         for out in range(2):
             number = product + 2 * out
-            noisy = tiles.noisy[number]
-            if noisy:
-                draw(number, low, n, tiles, address)
-            clear(m, y)
-            clear(m, tiles.s)
-            for row in range(2):
-                driven = x0 if row == 0 else x1
-                _sum(number + row, low, m, n_layer, group, driven, tiles, noisy)
-            finish(number, low, m, noisy, _0, tiles)
+            for plane in range(n_planes):
+                if n_planes > 1:
+                    take_plane(tiles.p0, m, tiles.state_step, real, plane, x0)
+                    take_plane(tiles.p1, m, tiles.state_step, imaginary, plane, x1)
+                if dac_on and (n_planes > 1 or out == 0):
+                    # both outputs see one drive: the same address
+                    element = 2 * plane * apart + low
+                    _disturb_states(product, element, real, m, tiles, address, x0)
+                    _disturb_states(product, element + apart, imaginary, m, tiles, address, x1)
+                noisy = tiles.noisy[number]
+                if noisy:
+                    draw(number, plane * apart + low, n, tiles, address)
+                clear(m, y)
+                clear(m, tiles.s)
+                for row in range(2):
+                    driven = x0 if row == 0 else x1
+                    _sum(number + row, low, m, n_layer, group, driven, tiles, noisy)
+                if analog:
+                    finish(number, low, m, noisy, _0, tiles)
+                if n_planes > 1:
+                    _add_plane(m, plane, y, tiles.total)
+            if n_planes > 1:
+                copy(tiles.total, _0, m, y)
             at = np.uint64(out * half + first + low)
             for k in range(m):
                 x[at + k] = keep * x[at + k] + y[k]
 
 
 @kernel(paste=True)
-def _access(product, low, n, n_layer, group, driven, tiles, address):
+def _access(product, low, n, n_layer, group, plane, driven, tiles, address):
     """tiles.y[:n] = one product of the modes low .. low + n - 1: summed, noise, converted."""
     m = np.uint64(n)
     noisy = tiles.noisy[product]
     if noisy:
-        draw(product, low, n, tiles, address)
+        draw(product, plane * padded(n_layer) + low, n, tiles, address)
     if noisy and group == 1 and tiles.adc_noise == _ZERO:
         w_first = np.uint64(tiles.weight_first[product] + low)
         sum_noisy_cells(driven, m, tiles.w, tiles.spread, w_first, tiles.z, tiles.y)
@@ -110,7 +161,8 @@ def _access(product, low, n, n_layer, group, driven, tiles, address):
         clear(m, tiles.y)
         clear(m, tiles.s)
         _sum(product, low, m, n_layer, group, driven, tiles, noisy)
-    finish(product, low, m, noisy, _0, tiles)
+    if tiles.analog[product]:
+        finish(product, low, m, noisy, _0, tiles)
 
 
 @kernel()
@@ -124,14 +176,31 @@ def advance_leapfrog(
     """
     half, y = x.size // 2, tiles.y
     chunk = CHUNK if group == 1 else n_layer
+    analog = tiles.analog[product]
+    n_planes = tiles.periphery.n_planes if analog else 1
+    dac_on = tiles.periphery.dac_on and analog
+    dac_limit = tiles.state_dac_limit if analog else _ZERO
     for low in range(0, n_layer, chunk):
         n = min(chunk, n_layer - low)
         m, p, q = np.uint64(n), np.uint64(first + low), np.uint64(half + first + low)
         # one loop body for the four products: written out four times, it compiled 3 x as long
         for number in range(2 if digital_decay else 4):
+            row = p if number == 1 or number == 2 else q
             if number != 2:  # p1 stands on the rows since the second product
-                drive_states(p if number == 1 else q, m, x, tiles, driven)
-            _access(product + number, low, n, n_layer, group, driven, tiles, address)
+                drive_states(row, m, x, dac_limit, tiles, driven)
+                if n_planes > 1:
+                    copy(driven, _0, m, tiles.p0)
+            for plane in range(n_planes):
+                if n_planes > 1:
+                    take_plane(tiles.p0, m, tiles.state_step, row, plane, driven)
+                if dac_on and (n_planes > 1 or number != 2):
+                    element = plane * padded(n_layer) + low
+                    _disturb_states(product + number, element, row, m, tiles, address, driven)
+                _access(product + number, low, n, n_layer, group, plane, driven, tiles, address)
+                if n_planes > 1:
+                    _add_plane(m, plane, y, tiles.total)
+            if n_planes > 1:
+                copy(tiles.total, _0, m, y)
             if number == 0:
                 for k in range(m):
                     x[p + k] -= y[k]

@@ -44,6 +44,10 @@ class Cells(NamedTuple):
     exact: np.ndarray  # (n_weights,) float32 the weight itself, where it is digital
     owner: np.ndarray  # (n_cells,) int64 weight of a cell; (0,) without telegraph noise
     turn: np.ndarray  # (n_cells,) float32 its change per siemens
+    # what the lines of the tiles make of cells, (n_replicas, n_cells) float32 or (n_replicas, 0):
+    shift: np.ndarray  # terminals see shift + slope g
+    slope: np.ndarray
+    extra: np.ndarray  # variance from other cells of the line
 
 
 class Correction(NamedTuple):
@@ -61,6 +65,7 @@ def no_cells(w):
         np.zeros((1, 1), np.float32), np.zeros((1, 1), np.float32), _ZERO, _ZERO, zeros, 0.0,
         _ZERO, _ZERO, np.zeros((1, 0), np.bool_), _ZERO, none, none,
         np.zeros((1, w.size), np.float32), w, np.zeros(0, np.int64), zeros,
+        *[np.zeros((1, 0), np.float32)] * 3,
     )
     draws = Draws(np.zeros(0, np.int32), np.zeros(0, np.uint64), np.zeros(1, np.int32))
     zero = np.uint64(0)
@@ -158,9 +163,23 @@ def start_weights(cells, telegraph, moving, jump, gain, source, w):
     )
 
 
+@kernel(paste=True)
+def lead_to_terminals(replica, cells, telegraph, mean, variance, moving, jump):
+    """Turn what reads of cells find into what the terminals of their tiles see, in place."""
+    for i in range(cells.slope.shape[1]):
+        slope = cells.slope[replica, i]
+        mean[i] = cells.shift[replica, i] + slope * mean[i]
+        variance[i] = slope * slope * variance[i] + cells.extra[replica, i]
+        if moving.size > 0:
+            moving[i] *= slope * slope
+    if cells.slope.shape[1] > 0:
+        for t in range(jump.size):
+            jump[t] *= cells.slope[replica, telegraph.cell[t]]
+
+
 @kernel(allocates=True)
 def sequence_weights(
-    replica, sample, draws, cells, telegraph, g, correction, network, converters, source
+    replica, sample, draws, cells, telegraph, g, correction, periphery, network, converters, source
 ):
     """Return the Weights of one sequence on one replica: slow noise drawn, variances made.
 
@@ -204,6 +223,7 @@ def sequence_weights(
     for i in range(cells.unconnected.shape[1]):
         if cells.unconnected[replica, i]:
             mean[i], variance[i] = _ZERO, _ZERO
+    lead_to_terminals(replica, cells, telegraph, mean, variance, spreads, jump)
     read_weights(cells, mean, variance, correction.gain, w, v)
     moving = start_weights(cells, telegraph, spreads, jump, correction.gain, own, w)
     noisy = find_noisy(network, cells, v, converters)
@@ -214,4 +234,4 @@ def sequence_weights(
     spread = np.empty(w.size, np.float32)
     for k in range(w.size):
         spread[k] = np.sqrt(v[k])
-    return Weights(w, v, spread, noisy, keys, correction.offset, moving)
+    return Weights(w, v, spread, noisy, keys, correction.offset, moving, periphery)

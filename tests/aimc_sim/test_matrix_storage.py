@@ -90,6 +90,23 @@ def test_partial_sums_are_added_after_their_own_converters(turned, batch):
     assert (np.abs(found - wanted) <= 1.5 * step.sum(axis=0) * full).all()
 
 
+def test_rows_and_columns_have_converters_of_their_own():
+    spec = ChipSpec.preset("ideal").replace(
+        **{"tile.rows": 8, "tile.cols": 16, "dac.bits": 8, "adc.bits": 8,
+           "adc.gain_sigma": 0.05, "dac.gain_sigma": 0.05}
+    )
+    a = map_matrix(np.ones((8, 8)), spec).program(seed=1)
+    here, there = a.periphery, a.T.periphery
+    for name in ("adc_gain", "dac_gain"):
+        gains = np.concatenate([getattr(here, name), getattr(there, name)])
+        assert gains.size == len(np.unique(gains)) == 16
+    half = (np.arange(8) < 3).astype(float)  # of an ADC's range
+    rows = (half @ a.T)[0]  # output j: ADC j of the rows
+    order = np.argsort(there.adc_gain)
+    assert (np.diff(rows[order]) >= -1e-4).all()
+    assert np.ptp(rows) > 0.05
+
+
 def test_reads_of_rows_and_of_columns_draw_noise_of_their_own():
     w = np.ones((8, 8))
     a = map_matrix(w, NOISY.replace(**{"tile.cols": 16, "dac.bits": "ideal",
@@ -146,6 +163,11 @@ SAVED = {
     "faults": NOISY.replace(faults={"stuck_low": 0.1, "dead_rows": 0.1}),
     "write-verify": write_spec(),
     "affine": NOISY.replace(compensation="affine"),
+    "converters": NOISY.replace(
+        **{"adc.gain_sigma": 0.02, "adc.offset_lsb": 0.5, "dac.gain_sigma": 0.02,
+           "dac.noise_lsb": 0.3, "adc.columns_per_adc": 4}
+    ),
+    "bit-serial": NOISY.replace(**{"dac.mode": "bit_serial"}),
     "moving": ChipSpec.preset("pcm-nandakumar2019").replace(noise_in_time="spectrum"),
 }
 

@@ -119,3 +119,41 @@ def test_plots_draw_into_the_axes_that_are_given():
     assert axes[2].get_ylabel() == "conductance minus target [uS]"
     drawn = axes[2].containers[0].lines[0].get_ydata()  # of programming
     assert drawn == pytest.approx([1e6 * (r.programmed_mean_s - r.target_s) for r in rows[::2]])
+
+
+def budget_record():
+    """A record with a budget of two layers, one of which has no figure."""
+    rows = [
+        {
+            "layer": layer, "cause": cause, "at_s": 3600.0, "signal_rms": 0.5,
+            "relative_rms": share, "logit_rms": share,
+        }
+        for layer, cause, share in (
+            ("encoder", "read noise", 0.1234), ("encoder", "all", 0.25),
+            ("layer 0 A", "read noise", None), ("layer 0 A", "all", 1e-6),
+        )
+    ]
+    return {"chip": "some chip", "budget": rows, "budget_samples": 7}
+
+
+def test_the_picture_of_a_budget_names_layers_causes_and_figures():
+    from aimc_sim.plotting import plot_budget
+
+    ax = plot_budget(budget_record())
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["encoder", "layer 0 A"]
+    assert [text.get_text() for text in ax.get_xticklabels()] == 2 * ["read noise", "all"]
+    figures = [text.get_text() for text in ax.texts]
+    assert figures[:8] == ["12.3", "25.0", "12.3", "25.0", "-", "0.00", "-", "0.00"]
+    assert "1 h" in ax.get_title()
+
+
+def test_the_tables_of_a_budget_have_a_dash_where_nothing_is_known():
+    from aimc_sim.cli.outputs import as_text
+    from aimc_sim.report import _budget_tables
+
+    head, first, title, second = map(as_text, _budget_tables(budget_record()))
+    assert "1 h, 7 sequences" in head
+    assert first.splitlines()[2].split() == ["encoder", "0.5", "12.34", "25.00"]
+    assert first.splitlines()[3].split() == ["layer", "0", "A", "0.5", "-", "0.00"]
+    assert "logits" in title
+    assert second.splitlines()[2].split() == ["encoder", "12.34", "25.00"]

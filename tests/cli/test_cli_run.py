@@ -320,9 +320,10 @@ def test_ablation_and_budget_name_what_the_chip_suffers_from(run_json):
     record = run_json("--at", "1h", "--ablate", "--budget", "--chips", 2)
     names = ["1/f noise", "ADC", "DAC", "drift", "programming"]
     assert sorted(row["off"] for row in record["ablation"]) == names
-    assert sorted(row["on"] for row in record["budget"]) == names
+    budget = [row for row in record["budget"] if row["layer"] is None]
+    assert sorted(row["on"] for row in budget) == names
     together = record["logit_error"][0]["relative_rms"]
-    assert all(0 < row["relative_rms"] < 2 * together for row in record["budget"])
+    assert all(0 < row["relative_rms"] < 2 * together for row in budget)
     assert all(len(row["per_chip"]) == 2 for row in record["ablation"])
     full = record["accuracy"]["chip"][-1]["mean"]
     assert all(row["change"] == pytest.approx(row["mean"] - full) for row in record["ablation"])
@@ -340,6 +341,28 @@ def test_ablation_and_budget_name_what_the_chip_suffers_from(run_json):
     record = run_json("--at", "0s", "--ablate", "--budget", "--chip", "ideal")
     assert record["ablation"] == []
     assert record["budget"] == []
+
+
+def test_a_budget_has_every_layer_with_every_cause(cli, files):
+    np.savez("many.npz", x=np.random.default_rng(4).random((70, 5, 1)))
+    arguments = ("--data", "many.npz", "--at", "1h", "--budget", "--out", "out", "--json", "-")
+    record = json.loads(cli("run", files / "tiny.pt", *arguments).stdout)
+    rows = {
+        (row["layer"], row["cause"]): row for row in record["budget"] if row["layer"] is not None
+    }
+    layers = ["encoder"]
+    layers += [f"layer {n} {part}" for n in range(2) for part in ("A", "C", "mixing")]
+    layers += ["decoder", "all layers"]
+    causes = ["programming", "drift", "read noise", "DAC", "ADC", "all"]
+    assert list(rows) == [(layer, cause) for layer in layers for cause in causes]
+    assert all(row["relative_rms"] > 0 and row["logit_rms"] > 0 for row in rows.values())
+    assert record["budget_samples"] == 64
+    assert any("the first 64 of 70 sequences" in note for note in record["notes"])
+    lines = Path("out/table.txt").read_text("utf-8").splitlines()
+    assert max(map(len, lines)) <= 100
+    for name in (*layers, *causes):
+        assert any(name in line for line in lines)
+    assert Path("out/budget.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_run_says_what_the_card_lacks_and_what_it_was_warned_of(cli, run_json, files):

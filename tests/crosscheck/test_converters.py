@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from aimc_sim.converters import converter_limit
 from aimc_sim.kernels.converters import quantise, round_whole
-from aimc_sim.matrix import converter_limit, map_matrix
+from aimc_sim.matrix import map_matrix
 from aimc_sim.specs import ChipSpec
 
 

@@ -168,7 +168,7 @@ def test_a_varied_run_is_the_run_of_the_varied_chip():
 
 @pytest.mark.compiled
 def test_rows_of_variations_come_costliest_first():
-    from aimc_sim.cli.run import variation_rows
+    from aimc_sim.cli.variations import variation_rows
 
     model, x = random_model(seed=8), random_input(1, 40, 10)
     y = model.logits(x).argmax(axis=1)

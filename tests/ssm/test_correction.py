@@ -6,13 +6,14 @@ from small_models import IDEAL, PCM, random_input, random_model
 
 import ssm
 from aimc_sim import compensation
+from aimc_sim.converters import no_periphery
 from aimc_sim.kernels.moving import NO_TELEGRAPH
 from aimc_sim.specs import ChipSpec
-from ssm import correction
 from ssm.kernels import sequence
 from ssm.kernels.network import C_PRODUCT, PER_LAYER
 from ssm.kernels.weights import no_cells, no_correction
 from ssm.ranges import buffer_sizes, empty_record, ideal_converters
+from ssm.wiring import wire as wiring_of
 
 pytestmark = pytest.mark.compiled
 
@@ -39,9 +40,10 @@ def recorded(d, network, w):
     record = empty_record(network, True)
     sequence.run_batch(
         random_input(2, 1, 4, 6), 0, draws, cells, [NO_TELEGRAPH], np.zeros((1, 1), np.float32),
-        [no_correction(w)], network, ideal_converters(network), record, source,
+        [no_correction(w)], [no_periphery()], network, ideal_converters(network), record, source,
         *buffer_sizes(network), np.zeros((1, 1, d.model.n_classes), np.float32),
         np.zeros((1, 1, 0, 2, network.sign.size), np.float32),
+        np.zeros((1, 1, network.analog.size), np.int64),
     )
     rows = [record.inputs, record.states, record.skips.ravel(), record.mixes.ravel()]
     return np.concatenate([*rows, record.decodes]), record.outputs
@@ -58,7 +60,7 @@ def test_a_weight_alone_in_its_column_gives_weight_times_row(form, changes):
     d = deployed(form, changes)
     # where C is digital the recorded states are those that A reads
     readout = (np.arange(d.network.analog.size) - 1) % PER_LAYER == C_PRODUCT
-    wiring = correction.wire(d.network, d.converters)
+    wiring = wiring_of(d.network, d.converters)
     rng = np.random.default_rng(6)
     w = rng.uniform(0.5, 1.0, d.weights.exact.size)
     of_a = products_of_a(d)
