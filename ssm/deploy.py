@@ -12,6 +12,7 @@ import numpy as np
 from aimc_sim.errors import InputError, UsageError, nearest
 from aimc_sim.mapping import Layout, Request, pieces_of, place, target_conductances
 from aimc_sim.noise import noise_split
+from aimc_sim.predistortion import predistort
 from aimc_sim.specs import ChipSpec, check_chip
 from ssm import ranges
 from ssm.forms import StateForm, state_form
@@ -295,7 +296,7 @@ def _map_weights(
     parts: list[Part], layout: Layout, spec: ChipSpec
 ) -> tuple[np.ndarray, WeightMap]:
     """Return targets (n_cells,) [S] and how the kernel's weights are read back from cells."""
-    pieces = pieces_of(spec)
+    most = max((pieces_of(spec, part.pair).count for part in parts if part.analog), default=1)
     targets = np.empty(layout.n_cells)
     chunks: list[tuple[int, list[np.ndarray]]] = []
     arrays = iter(layout.arrays)
@@ -304,16 +305,21 @@ def _map_weights(
         w = group_blocks(part.weights, group)
         if not part.analog:
             for product, exact in zip(part.products, part.in_kernel_order(w), strict=True):
-                none = np.full((pieces.count, exact.size), -1)
+                none = np.full((most, exact.size), -1)
                 chunks.append((product, [none, none, np.zeros(none.shape), exact]))
             continue
         array = next(arrays)
-        scale = scales_of(part, group, spec)
-        target = target_conductances(w, scale, spec.device, pair=part.pair, pieces=pieces)
+        scale, pieces = scales_of(part, group, spec), pieces_of(spec, part.pair)
+        wanted = target_conductances(w, scale, spec.device, pair=part.pair, pieces=pieces)
+        target, reach = predistort(spec, wanted, pair=part.pair)
         targets[array.first : array.first + array.n_cells] = target.ravel()
         index = array.by_piece(array.cell_index())
         plus, minus = index[:, 0], index[:, 1] if part.pair else np.full(index[:, 0].shape, -1)
-        shared = pieces.shares[:, None, None, None] * scale
+        shared = pieces.shares[:, None, None, None] * scale / reach
+        # a weight of fewer pieces than others gets cells of its first one with no share
+        more = [(0, most - pieces.count), (0, 0), (0, 0), (0, 0)]
+        plus, minus = (np.pad(each, more, mode="edge") for each in (plus, minus))
+        shared = np.pad(shared, more)
         planes = [_pieces_in_kernel_order(part, each) for each in (plus, minus, shared)]
         planes.append(part.in_kernel_order(w))
         for product, values in zip(part.products, zip(*planes, strict=True), strict=True):
@@ -366,7 +372,7 @@ def _warn_of_white_noise(
         return
     factor = noise_split(spec, 3600.0).fast  # what is new at a step hardly depends on the time
     arrays = [a for a in layout.arrays if a.request.name.endswith(" A")]
-    shares = pieces_of(spec).shares[:, None]
+    shares = pieces_of(spec, pair=False).shares[:, None]
     n_loud, n_modes = 0, 0
     for form, array in zip(forms, arrays, strict=True):
         cells = array.by_piece(target_s[array.first : array.first + array.n_cells])[:, 0]

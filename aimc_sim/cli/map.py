@@ -202,7 +202,7 @@ def make_record(deployment: Deployment, command: str) -> dict[str, Any]:
             "n_in": request.n_in,
             "n_out": request.n_out,
             "pair": request.pair,
-            "pieces": pieces_of(spec).count,
+            "pieces": pieces_of(spec, request.pair).count,
             "cells": used[name],
             "tiles": tiles,
         }
