@@ -104,8 +104,8 @@ def map_report(record: Record, *, notes: bool = True) -> Group:
 
 def _layouts_table(rows: Sequence[Record]) -> Table:
     """Return the table of layouts beside each other."""
-    heads = ("tiles", "cells", "used", "logit error", "energy", "time")
-    table = _table("\nlayout (energy, time: a step)", heads)
+    heads = ("tiles", "cells", "used", "logit error", "J a step", "step")
+    table = _table("\nlayout", heads)
     for row in rows:
         name = f"{row['layout']}, idle cells {row['idle']}"
         if row["tiles"] is None:
