@@ -17,6 +17,7 @@ from aimc_sim.kernels.converters import Periphery, distort
 from aimc_sim.kernels.philox import fill_normals
 from aimc_sim.kernels.threads import one_thread
 from aimc_sim.mapping import pieces_of
+from aimc_sim.predistortion import expected_gains
 from aimc_sim.randomness import Purpose, clock_word
 from aimc_sim.specs import ChipSpec
 
@@ -37,19 +38,21 @@ def global_gain(chip: Chip, cells: Sequence[np.ndarray]) -> np.ndarray:
     The sum of g - g_min (times Geff/g, where lines resist) over the same sum right after
     programming, as two calibration reads find it (Joshi et al., doi
     10.1038/s41467-020-16108-9), float64; cells of a sliced weight count by the significance of
-    their digit. cells : chip-wide indices.
+    their digit. Where targets were written for a later time, the gain that is expected at that
+    time counts as 1. cells : chip-wide indices.
 
     Raises InputError where a set has no conductance left.
     """
     before, now = (chip.clipped(g) for g in (chip.aged_at(0.0), chip.aged()))
     before, now = _excess(chip, before, 0), _excess(chip, now, None)
     share = _significance(chip)
+    nominal = expected_gains(chip.spec, chip.target_s, share, cells)
     result = np.ones((chip.n_replicas, len(cells)))
     for k, index in enumerate(cells):
         wanted = before[:, index] @ share[index]
         found = now[:, index] @ share[index]
         there = wanted > 0
-        result[there, k] = found[there] / wanted[there]
+        result[there, k] = found[there] / (wanted[there] * nominal[k])
     if not np.isfinite(result).all() or (result <= 0).any():
         raise InputError(
             "compensate drift", "a matrix has no conductance left",
@@ -74,8 +77,8 @@ def _excess(chip: Chip, g_s: np.ndarray, age_ns: int | None) -> np.ndarray:
 def _significance(chip: Chip) -> np.ndarray:
     """Return the share of its weight that each cell carries, (n_cells,)."""
     result = np.ones(chip.n_cells)
-    shares = pieces_of(chip.spec).shares
     for array in chip.layout.arrays:
+        shares = pieces_of(chip.spec, array.request.pair).shares
         own = result[array.first : array.first + array.n_cells]
         array.by_piece(own)[...] = shares[:, None, None, None, None]
     return result

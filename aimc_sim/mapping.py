@@ -35,11 +35,14 @@ class Pieces:
     levels : evenly spaced conductances that a cell can be given, None: any. cells : in
     parallel, all with the same target. slices : digits in base `levels`, most significant
     first. Piece s * cells + k is the k-th cell of digit s.
+    fill : parallel cells are filled one after the other instead; of a value v in [0, 1] cell k
+        of n holds clip(n v - k, 0, 1).
     """
 
     levels: int | None = None
     cells: int = 1
     slices: int = 1
+    fill: bool = False
 
     @property
     def count(self) -> int:
@@ -65,19 +68,28 @@ class Pieces:
         The digits of round(part (L^S - 1)), each over L - 1; `part` itself without levels.
         """
         if self.levels is None:
-            return np.repeat(part[None], self.cells, axis=0)
+            return self._shared(part[None])
         base, n = self.levels, self.slices
         whole = np.rint(np.minimum(part, 1.0) * (base**n - 1)).astype(np.int64)
         digits = np.stack([whole // base ** (n - 1 - s) % base for s in range(n)])
-        return np.repeat(digits / (base - 1), self.cells, axis=0)
+        return self._shared(digits / (base - 1))
+
+    def _shared(self, digits: np.ndarray) -> np.ndarray:
+        """Return what the parallel cells of digits (n, ...) in [0, 1] hold, (n cells, ...)."""
+        if not self.fill:
+            return np.repeat(digits, self.cells, axis=0)
+        cell = np.arange(self.cells).reshape(-1, *[1] * (digits.ndim - 1))
+        held = np.clip(self.cells * digits[:, None] - cell, 0.0, 1.0)
+        return held.reshape(-1, *digits.shape[1:])
 
 
 _WHOLE = Pieces()
 
 
-def pieces_of(spec: ChipSpec) -> Pieces:
-    """Return how the weights of a chip divide into pieces."""
-    return Pieces(spec.levels, spec.cells_per_weight, spec.slices)
+def pieces_of(spec: ChipSpec, pair: bool = True) -> Pieces:
+    """Return how the weights of a chip, pairs or never negative, divide into pieces."""
+    cells = spec.cells_per_weight * (1 if pair else spec.single_cells)
+    return Pieces(spec.levels, cells, spec.slices, spec.parallel == "fill")
 
 
 class _Shelves:
@@ -127,7 +139,6 @@ def place(requests: Sequence[Request | Assembly], spec: ChipSpec) -> Layout:
     pieces of a weight need more columns than a tile has, or where more than `spec.max_tiles`
     tiles are needed; InputError for an empty array.
     """
-    n_pieces = pieces_of(spec).count
     tile_kinds: list[str] = []
     shelves = {kind: _Shelves(tile_of(spec, kind), kind, tile_kinds) for kind in KINDS}
     arrays: list[CellArray] = []
@@ -142,8 +153,9 @@ def place(requests: Sequence[Request | Assembly], spec: ChipSpec) -> Layout:
                     'wires.pairs = "separate" holds for arrays of one matrix',
                     'set wires.pairs = "interleaved", or layout = "packed"',
                 )
-            placed = _place_assembly(request, spec, n_pieces, first, rectangles, tile_kinds)
+            placed = _place_assembly(request, spec, first, rectangles, tile_kinds)
         else:
+            n_pieces = pieces_of(spec, request.pair).count
             shelf = shelves[request.kind]
             placed = [_place_array(request, shelf, n_pieces, first, rectangles, separate)]
         arrays += placed
@@ -220,12 +232,15 @@ def _cells_of_weight(request: Request, tile: TileSpec, n_pieces: int) -> int:
 
 
 def _place_assembly(
-    wanted: Assembly, spec: ChipSpec, n_pieces: int, first: int, rectangles: list[Rectangle],
+    wanted: Assembly, spec: ChipSpec, first: int, rectangles: list[Rectangle],
     tile_kinds: list[str],
 ) -> list[CellArray]:
     blocks, columns, n = wanted.blocks, wanted.columns, wanted.per_column
     tile = tile_of(spec, columns.kind)
-    widths = tuple(_cells_of_weight(request, tile, n_pieces) for request in (blocks, columns))
+    widths = tuple(
+        _cells_of_weight(request, tile, pieces_of(spec, request.pair).count)
+        for request in (blocks, columns)
+    )
     if not blocks.may_split and 2 * n > tile.rows:
         raise CapacityError(
             f"map '{blocks.name}' and '{columns.name}' in one array",
@@ -334,7 +349,7 @@ def target_conductances(
     halves = excess[None]
     if pair:
         halves = np.stack([np.maximum(excess, 0.0), np.maximum(-excess, 0.0)])
-    if pieces.levels is not None:
+    if pieces.levels is not None or pieces.fill:
         held = pieces.values(halves / span) * span
     else:  # no detour over shares of the range, which would round
         held = pieces.values(halves)

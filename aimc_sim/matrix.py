@@ -22,6 +22,7 @@ from aimc_sim.mapping import (
     weight_scale,
 )
 from aimc_sim.multiplier import Multiplier
+from aimc_sim.predistortion import reach
 from aimc_sim.ranges import adc_range_of, checked_inputs, probe_of
 from aimc_sim.specs import ChipSpec, check_chip
 from aimc_sim.storage import COUNTS, WRITTEN, read_matrix, save_matrix
@@ -107,7 +108,8 @@ class MappedMatrix:
         if self.forward is not None:
             return self.forward.target_s
         target = target_conductances(
-            self.real[None], self.scale, self.spec.device, pair=True, pieces=pieces_of(self.spec)
+            self.real[None], self.scale * reach(self.spec), self.spec.device, pair=True,
+            pieces=pieces_of(self.spec),
         )
         return target.ravel().astype(np.float32)
 
@@ -157,7 +159,7 @@ def map_matrix(w: ArrayLike, spec: ChipSpec, calibrate: ArrayLike | None = None)
     )
     check_chip(spec, "map a matrix")
     layout = place([Request("matrix", 1, *real.shape)], spec)
-    scale = weight_scale(real[None], spec.device, spec.weight_scale)
+    scale = weight_scale(real[None], spec.device, spec.weight_scale) / reach(spec)
     probe, full_scale = probe_of(w, real.shape[0], calibrate, spec)
     adc_range = adc_range_of(probe, real, scale[0].max(axis=0), layout.arrays[0].part_rows, spec)
     return MappedMatrix(w, real, spec, layout, scale, full_scale, adc_range)

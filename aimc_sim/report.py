@@ -14,7 +14,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from aimc_sim.cost_report import complexity_text, constants_table, cost_text
+from aimc_sim.cost_report import complexity_text, constants_table, cost_text, with_prefix
 from aimc_sim.units import format_time
 
 Record = Mapping[str, Any]
@@ -104,15 +104,20 @@ def map_report(record: Record, *, notes: bool = True) -> Group:
 
 def _layouts_table(rows: Sequence[Record]) -> Table:
     """Return the table of layouts beside each other."""
-    table = _table("\nlayout", ("tiles", "cells in use", "utilisation", "logit error"))
+    heads = ("tiles", "cells", "used", "logit error", "J a step", "step")
+    table = _table("\nlayout", heads)
     for row in rows:
         name = f"{row['layout']}, idle cells {row['idle']}"
         if row["tiles"] is None:
-            table.add_row(name, *[_NOTHING] * 4)
+            table.add_row(name, *[_NOTHING] * len(heads))
             continue
+        costs = [
+            _NOTHING if row[key] is None else with_prefix(row[key], unit)
+            for key, unit in (("energy_j", "J"), ("step_s", "s"))
+        ]
         table.add_row(
             name, str(row["tiles"]), str(row["devices"]),
-            f"{100 * row['utilisation']:.1f} %", _error(row["logit_error"]),
+            f"{100 * row['utilisation']:.1f} %", _error(row["logit_error"]), *costs,
         )
     return table
 

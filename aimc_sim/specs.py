@@ -262,6 +262,10 @@ class ChipSpec(Spec):
         "head" (A and C of one head in one array on tiles of its own).
     levels : conductances that a cell can be given, evenly over its range; None: any.
     cells_per_weight : cells in parallel that share a weight's current (for each sign).
+    parallel : how: "equal" targets, or "fill": one cell after the other to the end of its range,
+        for cells whose error is largest in the middle of it.
+    single_cells : of a weight that is never negative, for each of cells_per_weight: 1, or 2, as
+        many as a pair has, their currents added.
     slices : digits of a weight, each on cells of its own, the currents weighted by powers of
         `levels` and summed before the ADC.
     write : closed-loop write-verify; None: one-shot programming by the card's published error.
@@ -276,6 +280,8 @@ class ChipSpec(Spec):
     compensation : "global" divides each matrix' output by the mean gain that a calibration
         read of its cells finds at that time; "column" fits a gain, "affine" a gain and an
         offset to every column from compensation_reads patterns; "none" leaves drift as it is.
+    targets_for_s : cells are written to targets from which their mean has become what the
+        weights ask for at this time since programming; None: written to that at once.
     temperature_k : at which the chip is kept; None: the temperature of the card's data.
     max_tiles : tiles there are of all kinds together; a model that needs more is refused.
     costs : what energy, latency and area are computed with.
@@ -292,6 +298,8 @@ class ChipSpec(Spec):
     layout: Literal["packed", "head"] = "packed"
     levels: int | None = Field(default=None, ge=2, le=65536)
     cells_per_weight: int = Field(default=1, ge=1, le=16)
+    parallel: Literal["equal", "fill"] = "equal"
+    single_cells: Literal[1, 2] = 1
     slices: int = Field(default=1, ge=1, le=8)
     write: WriteSpec | None = None
     faults: FaultSpec | None = None
@@ -302,6 +310,7 @@ class ChipSpec(Spec):
     state_bits: Bits = 16
     compensation: Literal["none", "global", "column", "affine"] = "none"
     compensation_reads: int = Field(default=100, ge=2, le=100_000)
+    targets_for_s: Seconds | None = Field(default=None, ge=0)
     temperature_k: Kelvin | None = None
     max_tiles: int | None = Field(default=None, ge=1)
     costs: CostSpec = CostSpec()

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from ssm import Model, fine_tune, load_task, save, start_models
+from ssm.compact import in_single_precision
 from ssm.quantize import Precision
 from ssm.tasks import Task
 from ssm.tune import TunedEpoch
@@ -73,7 +74,7 @@ def describe(shares: np.ndarray) -> str:
 def keep(models: list[Model], out: Path | None, name: str) -> None:
     """Save the model of the first seed."""
     if out is not None:
-        save(models[0].replace(name=name), out / f"{name}.pt")
+        save(in_single_precision(models[0]).replace(name=name), out / f"{name}.safetensors")
 
 
 def main() -> None:

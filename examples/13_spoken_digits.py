@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("--data", help="fsdd.npz or a folder with it (default: AIMC_DATA)")
     parser.add_argument("--out", type=Path, default=MODELS, help="folder for the models")
     parser.add_argument("--epochs", type=int, default=40, help="in float")
-    parser.add_argument("--rounded-epochs", type=int, default=4)
+    parser.add_argument("--rounded-epochs", type=int, default=8)
     parser.add_argument("--chips", type=int, default=8)
     parser.add_argument("--quick", action="store_true", help="a smoke run on few clips")
     options = parser.parse_args()

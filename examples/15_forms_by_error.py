@@ -40,7 +40,7 @@ def chip_with_error(law: str, error: float) -> aimc.ChipSpec:
 def default_model() -> Path:
     """Return the sequential MNIST model where its data are at hand, else the demo model."""
     name = "s4d-16-float" if is_at_hand("smnist") else "s4d-digits"
-    return MODELS / f"{name}.pt"
+    return next(MODELS.glob(f"{name}.*"))
 
 
 def main() -> None:

@@ -108,7 +108,8 @@ def save(model: Model, path: str | os.PathLike[str]) -> None:
 
     Parameters
     ----------
-    model : any Model; complex arrays are stored as pairs of float64.
+    model : any Model; complex arrays are stored as pairs, and every array in the narrowest
+        type that holds its numbers exactly (`ssm.compact.in_single_precision` makes small files).
     path : ends in .pt or .safetensors, which chooses the format; replaced if it exists.
 
     Raises
@@ -150,6 +151,7 @@ def to_bytes(model: Model, suffix: str = ".safetensors") -> bytes:
     facts |= {name: value for name in _LATER_FACTS if (value := getattr(model, name)) is not None}
     facts["precision"] = None if model.precision is None else dict(model.precision)
     metadata = {"schema": SCHEMA, "facts": json.dumps(facts, sort_keys=True)}
+    real = {key: _narrowest(array) for key, array in real.items()}
     if grids:
         integers, forms = pack(grids)
         real, metadata = real | integers, metadata | {"schema": WITH_GRIDS, "grids": forms}
@@ -176,6 +178,16 @@ def to_bytes(model: Model, suffix: str = ".safetensors") -> bytes:
         # and importing torch is half of the time of a short run
         archive.writestr(f"{archive.namelist()[0].split('/')[0]}/{_PLAIN}", plain)
     return buffer.getvalue()
+
+
+def _narrowest(array: NDArray[Any]) -> NDArray[Any]:
+    """Return the same numbers in the narrowest of a few types that holds them all exactly."""
+    for kind in (np.int8, np.float16, np.float32):
+        with np.errstate(invalid="ignore", over="ignore"):
+            narrow = array.astype(kind)
+        if np.array_equal(narrow, array):
+            return narrow
+    return array
 
 
 def from_bytes(data: bytes, asked: str) -> Model:

@@ -13,6 +13,7 @@ import numpy as np
 from aimc_sim.errors import InputError, UsageError, nearest
 from aimc_sim.mapping import Layout, Request, pieces_of, place, target_conductances
 from aimc_sim.noise import noise_split
+from aimc_sim.predistortion import predistort
 from aimc_sim.specs import ChipSpec, check_chip
 from ssm import places, ranges
 from ssm.forms import StateForm, state_form
@@ -331,23 +332,28 @@ def _map_weights(
 
     exact : (n_weights,) all weights; those of no part in `tiles` have no cell.
     """
-    pieces = pieces_of(spec)
+    most = max((pieces_of(spec, part.pair).count for part in tiles), default=1)
     targets = np.empty(layout.n_cells)
     first = network.weight_first
     product_of = np.repeat(np.arange(first.size - 1), np.diff(first))
-    shape = (pieces.count, exact.size)
+    shape = (most, exact.size)
     weights = WeightMap(
         np.full(shape, -1), np.full(shape, -1), np.zeros(shape, np.float32), exact, product_of
     )
     for part, array in zip(tiles, layout.arrays, strict=True):
         group = group_of(part, spec)
         w = group_blocks(part.weights, group)
-        scale = scales_of(part, group, spec)
-        target = target_conductances(w, scale, spec.device, pair=part.pair, pieces=pieces)
+        scale, pieces = scales_of(part, group, spec), pieces_of(spec, part.pair)
+        wanted = target_conductances(w, scale, spec.device, pair=part.pair, pieces=pieces)
+        target, reach = predistort(spec, wanted, pair=part.pair)
         targets[array.first : array.first + array.n_cells] = target.ravel()
         index = array.by_piece(array.cell_index())
         plus, minus = index[:, 0], index[:, 1] if part.pair else np.full(index[:, 0].shape, -1)
-        shared = pieces.shares[:, None, None, None] * scale
+        shared = pieces.shares[:, None, None, None] * scale / reach
+        # a weight of fewer pieces than others gets cells of its first one with no share
+        more = [(0, most - pieces.count), (0, 0), (0, 0), (0, 0)]
+        plus, minus = (np.pad(each, more, mode="edge") for each in (plus, minus))
+        shared = np.pad(shared, more)
         planes = [_pieces_in_kernel_order(part, each) for each in (plus, minus, shared)]
         for product, values in zip(part.products, zip(*planes, strict=True), strict=True):
             own = np.arange(first[product], first[product + 1])
@@ -405,7 +411,7 @@ def _warn_of_white_noise(
         (part, array) for part, array in zip(tiles, layout.arrays, strict=True)
         if len(part.planes) > 1
     ]
-    shares = pieces_of(spec).shares[:, None]
+    shares = pieces_of(spec, pair=False).shares[:, None]
     n_loud, n_modes = 0, 0
     for part, array in arrays:
         form = forms[(part.products[0] - 1) // PER_LAYER]

@@ -10,48 +10,70 @@ from torch import Tensor, nn
 
 from aimc_sim.chip import Chip
 from aimc_sim.mapping import Request, pieces_of, place
+from aimc_sim.predistortion import predistort
 from aimc_sim.specs import ChipSpec
 
 _N_TARGETS = 65  # conductances of a table, evenly over the range
 _N_CELLS = 2048  # of every target: a sigma is known to 1/sqrt(2 n) = 1.6 %
+_N_SIZES = 513  # of weights, evenly over the range of all cells that share one
 _LEAST_EXPONENT = -16  # of the power-of-two scale of a single cell (`ssm.forms`)
 
 
 def cell_table(
     spec: ChipSpec, at_s: float, seed: int = 0, n_targets: int = _N_TARGETS,
-    n_cells: int = _N_CELLS,
+    n_cells: int = _N_CELLS, *, pair: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return mean and standard deviation of what a read finds of cells, `at_s` after writing.
 
     Both (n_targets,), for targets evenly from g_min to g_max, as a share of that range and
     counted from g_min. The cells are those of `aimc_sim.chip.Chip`: written, drifted or
     relaxed, and with the read noise that lasts for a sequence. Where the chip compensates
-    drift, both are divided by the mean gain, the slope of the means. What is new at every
-    read, faults, and the differences between columns are left out.
+    drift, both are divided by the mean gain, the slope of the means; where it writes targets
+    for a later time (of a pair's cells, or of single ones), by their reach. What is new at
+    every read, faults, and the differences between columns are left out.
     """
     spec = spec.replace(
         faults=None, max_tiles=None, levels=None, slices=1, cells_per_weight=1,
-        **{"tile.rows": max(n_targets, 2), "tile.cols": n_cells},
+        single_cells=1, **{"tile.rows": max(n_targets, 2), "tile.cols": n_cells},
     )
     low, span = spec.device.g_min_s, spec.device.g_max_s - spec.device.g_min_s
     share = np.linspace(0.0, 1.0, n_targets)
     layout = place([Request("cells", 1, n_targets, n_cells, pair=False)], spec)
-    targets = np.repeat((low + span * share).astype(np.float32), n_cells)
+    written, reach = predistort(spec, low + span * share, pair=pair)
+    targets = np.repeat(written.astype(np.float32), n_cells)
     chip = Chip(spec, layout, targets, seed)
     chip.wait(at_s)
     found = (chip.read().reshape(n_targets, n_cells).astype(float) - low) / span
-    mean, sigma = found.mean(axis=1), found.std(axis=1, ddof=1)
+    mean, sigma = found.mean(axis=1) / reach, found.std(axis=1, ddof=1) / reach
     if spec.compensation != "none":
         gain = float(np.polyfit(share, mean, 1)[0])
         mean, sigma = mean / gain, sigma / gain
     return mean, sigma
 
 
+def weight_table(spec: ChipSpec, at_s: float, *, pair: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and standard deviation of weights, or of one half of pairs, as their cells hold
+    them: both (n_sizes,), for sizes evenly from 0 to 1, the largest that all cells can carry.
+
+    The cells of a weight err independently: their means add up by their shares, their variances
+    by the squares. Levels are left to those who ask: a size counts as what it was rounded to.
+    """
+    mean, sigma = cell_table(spec, at_s, pair=pair)
+    pieces = pieces_of(spec, pair)
+    size = np.linspace(0.0, 1.0, _N_SIZES)
+    # of digits, one more error of the whole size: the most significant one is all but all of it
+    held = np.tile(size, (pieces.count, 1)) if spec.levels is not None else pieces.values(size)
+    points = np.linspace(0.0, 1.0, mean.size)
+    shares = pieces.shares
+    spread = np.stack([np.interp(each, points, sigma) for each in held])
+    middle = np.stack([np.interp(each, points, mean) for each in held])
+    return shares @ middle, np.sqrt(shares**2 @ spread**2)
+
+
 class Disturbance(nn.Module):
     """Fresh errors of the cells of one chip per run, to be drawn anew in every batch.
 
-    Gaussian, with the means and spreads of `cell_table`; gradients pass as if there were none.
-    A weight whose current n cells share errs by 1/sqrt(n) of one cell's error.
+    Gaussian, with the means and spreads of `weight_table`; gradients pass as if there were none.
 
     Parameters
     ----------
@@ -64,22 +86,25 @@ class Disturbance(nn.Module):
         super().__init__()
         self.strength = 1.0
         self.chips = tuple(chips)
-        tables: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        tables: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
         for chip in chips:
             key = chip.model_dump_json()
             if key not in tables:
-                tables[key] = cell_table(chip, at_s)
+                tables[key] = [weight_table(chip, at_s, pair=pair) for pair in (True, False)]
         each = [tables[chip.model_dump_json()] for chip in chips]
-        share = [float(np.sqrt((pieces_of(chip).shares ** 2).sum())) for chip in chips]
         steps = [(chip.levels or 0) ** chip.slices - 1 for chip in chips]
         self.mean: Tensor
         self.sigma: Tensor
-        self.share: Tensor
+        self.single_mean: Tensor
+        self.single_sigma: Tensor
         self.steps: Tensor
-        self.register_buffer("mean", _float([mean for mean, _ in each]), persistent=False)
-        self.register_buffer("sigma", _float([sigma for _, sigma in each]), persistent=False)
-        self.register_buffer("share", _float(share), persistent=False)
-        self.register_buffer("steps", _float(steps), persistent=False)
+        columns = {
+            "mean": [pair[0] for pair, _ in each], "sigma": [pair[1] for pair, _ in each],
+            "single_mean": [single[0] for _, single in each],
+            "single_sigma": [single[1] for _, single in each], "steps": steps,
+        }
+        for name, values in columns.items():
+            self.register_buffer(name, _float(values), persistent=False)
 
     def pairs(self, w: Tensor, scale: Tensor) -> Tensor:
         """Return signed weights w (runs, ...) as pairs of cells hold them; scale: the largest."""
@@ -87,7 +112,7 @@ class Disturbance(nn.Module):
             size = self._snapped((w / scale).abs())
             mean, sigma = self._look_up(self.mean, size), self._look_up(self.sigma, size)
             idle, idle_sigma = (_tall(table[:, 0], w) for table in (self.mean, self.sigma))
-            spread = torch.sqrt(sigma**2 + idle_sigma**2) * _tall(self.share, w)
+            spread = torch.sqrt(sigma**2 + idle_sigma**2)
             found = torch.sign(w) * (mean - idle) + spread * torch.randn_like(w)
             error = self.strength * (scale * found - w)
         return w + error
@@ -97,8 +122,8 @@ class Disturbance(nn.Module):
         with torch.no_grad():
             scale = power_of_two_above(w, _LEAST_EXPONENT)
             size = self._snapped(w / scale)
-            mean, sigma = self._look_up(self.mean, size), self._look_up(self.sigma, size)
-            found = mean + sigma * _tall(self.share, w) * torch.randn_like(w)
+            mean = self._look_up(self.single_mean, size)
+            found = mean + self._look_up(self.single_sigma, size) * torch.randn_like(w)
             error = torch.clamp(w + self.strength * (scale * found - w), min=0.0) - w
         return w + error
 

@@ -353,7 +353,7 @@ class ProgrammedModel:
         weights = self.deployment.weights
         if n_cells:
             for cells, sign in ((weights.plus, 1), (weights.minus, -1)):
-                piece, weight = np.nonzero(cells >= 0)
+                piece, weight = np.nonzero((cells >= 0) & (weights.scale > 0))
                 index = cells[piece, weight]
                 owner[index], turn[index] = weight, sign * weights.scale[piece, weight]
         return owner, turn

@@ -149,7 +149,7 @@ def group_of(part: Part, spec: ChipSpec) -> int:
         return 1
     if part.per_head:
         return part.per_head if spec.tile.idle == "g_min" else 1
-    return group_size(request_of(part), tile_of(spec, part.kind), pieces_of(spec).count)
+    return group_size(request_of(part), tile_of(spec, part.kind), pieces_of(spec, part.pair).count)
 
 
 def group_blocks(blocks: np.ndarray, group: int) -> np.ndarray:

@@ -46,7 +46,7 @@ def default_signal(model: Model) -> tuple[NDArray[np.float32], str]:
     from ssm import tasks
 
     if model.task in tasks.task_names() and tasks.is_at_hand(model.task):
-        x = tasks.load_task(model.task).x_train[:_SAMPLES]
+        x = tasks.load_task(model.task).calibration(_SAMPLES)
         return np.asarray(x, np.float32), f"{len(x)} training sequences of task '{model.task}'"
     generator = np.random.Generator(np.random.Philox(int(Purpose.PROBE)))
     probe = generator.random((*_PROBE_SHAPE, model.d_input), np.float32)

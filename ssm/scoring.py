@@ -139,7 +139,7 @@ def find_data(model: Model, name: str | None, calibrate: str | None) -> Data:
         rows = x[:CALIBRATION_ROWS]
     elif name is not None or model.task in task_names():
         task = load_task(str(name or model.task))
-        x, y, rows = task.x_test, task.y_test, task.x_train[:CALIBRATION_ROWS]
+        x, y, rows = task.x_test, task.y_test, task.calibration(CALIBRATION_ROWS)
         _check(x, y, model, f"score task '{task.name}'")
     else:
         x, _ = default_signal(model)

@@ -49,9 +49,14 @@ class Task:
 
         The first n; where these lack a class, as in data sorted by class, n evenly spread.
         """
-        if np.isin(self.y_train, self.y_train[:n]).all():
-            return self.x_train[:n]
-        return self.x_train[np.linspace(0, len(self.x_train) - 1, n).astype(int)]
+        return self.x_train[calibration_rows(self.y_train, n)]
+
+
+def calibration_rows(y: np.ndarray, n: int) -> np.ndarray:
+    """Return which n of the sequences with labels y set ranges, see `Task.calibration`."""
+    if n >= len(y) or np.isin(y, y[:n]).all():
+        return np.arange(min(n, len(y)))
+    return np.linspace(0, len(y) - 1, n).astype(int)
 
 
 Loader = Callable[[str | Path | None], Task]

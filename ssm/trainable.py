@@ -37,7 +37,8 @@ from ssm.schemes import Scheme
 
 _FASTEST_DECAY = 1e-30  # |dA| of a pole at zero: its ln is to be finite
 _WIDEST_E, _WIDEST_D = 1.9, 0.999  # e1 e2 < 4 and d < 1 keep the leapfrog form stable
-_LEAST_RANGE = 2.0**-40  # of a row whose state never moved
+_LEAST_RANGE = 2.0**-40  # of a row whose input never moved
+_LEAST_SHARE = 2.0**-12  # of a state's range in the largest of its layer
 
 
 class TrainableLayer(nn.Module):
@@ -280,7 +281,11 @@ class TrainableLayer(nn.Module):
         if self.state_step is not None:
             range_of_states = self.state_step() * (largest_code(self.state_step.bits) + 1)
         else:
-            range_of_states = _next_power(_largest_states(u, self.system(False)[0]))
+            largest = _largest_states(u, self.system(False)[0])
+            # a state that never moves (q of a mode at angle 0) does on cells that err: its row
+            # would then carry cells' errors over no range at all
+            floor = _LEAST_SHARE * largest.amax(dim=(1, 2, 3), keepdim=True)
+            range_of_states = _next_power(torch.maximum(largest, floor))
         self.state_range.copy_(range_of_states)
         self.skip_range.copy_(_next_power(u.abs().amax(dim=(0, 1))))
 

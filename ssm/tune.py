@@ -25,7 +25,7 @@ from ssm.model import LAYER_ARRAYS, MODEL_ARRAYS, Model
 from ssm.quantize import Precision, check_bits
 from ssm.resume import read_state, write_state
 from ssm.schemes import Scheme
-from ssm.tasks import Task
+from ssm.tasks import Task, calibration_rows
 from ssm.train import DivergedError, are_sound, choose_device, default_device, kept_in
 from ssm.trainable import Trainable
 from ssm.training_data import check_settings, training_data
@@ -164,6 +164,7 @@ class _Loop:
         self.epochs, self.batch_size, self.clip, self.ramp = epochs, batch_size, clip, ramp
         self.seed, self.optimizer, self.checkpoint = seed, optimizer, checkpoint
         self.belongs_to, self.on_epoch = belongs_to, on_epoch
+        self.first = self.x[calibration_rows(self.y.cpu().numpy(), _CALIBRATION_ROWS)]
         self.precision = module.precision
         self.n_runs = len(module.start)
         self.steps_an_epoch = -(-len(self.x) // batch_size)
@@ -179,7 +180,7 @@ class _Loop:
         self.started = time.perf_counter()
         first = self._resume()
         if first == 1:
-            self.module.calibrate(self.x[:_CALIBRATION_ROWS])
+            self.module.calibrate(self.first)
             if self.on_epoch is not None:
                 nothing = np.full(self.n_runs, np.nan)
                 self._report(0, nothing, nothing)
@@ -199,7 +200,7 @@ class _Loop:
         # order and errors depend on the epoch's number alone: a resumed training draws the same
         torch.manual_seed(self.seed * 1_000_003 + number)
         order = torch.randperm(len(self.x), device="cpu").to(self.x.device)
-        self.module.set_row_ranges(self.x[:_CALIBRATION_ROWS])
+        self.module.set_row_ranges(self.first)
         self.module.train()
         total = torch.zeros(self.n_runs, device=self.x.device)
         right = torch.zeros(self.n_runs, device=self.x.device)

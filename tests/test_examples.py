@@ -119,7 +119,7 @@ def test_scripts_that_train_run_on_few_digits(name, models, tmp_path, monkeypatc
     run_example(name, "--quick", *options, monkeypatch=monkeypatch)
     import ssm
 
-    found = [ssm.load(path) for path in tmp_path.glob("*.pt")]
+    found = [ssm.load(path) for path in tmp_path.glob("*.safetensors")]
     assert len(found) == models
     assert {model.task for model in found} == {"smnist-14x14"}
 
@@ -214,7 +214,7 @@ def test_bits_of_a_are_counted_for_every_form(capsys, monkeypatch):
 
 @pytest.mark.compiled
 def test_ways_to_prune_are_compared_by_states_kept(capsys, monkeypatch):
-    run_example("19_pruning.py", "--quick", monkeypatch=monkeypatch)
+    run_example("18_pruning.py", "--quick", monkeypatch=monkeypatch)
     lines = [line.split() for line in capsys.readouterr().out.splitlines()[2:]]
     ways = ["magnitude", "hinf", "last", "aire", "balanced", "horizon"]
     assert [line[1] for line in lines] == ["-", *ways, *ways]
@@ -227,3 +227,22 @@ def test_ways_to_prune_are_compared_by_states_kept(capsys, monkeypatch):
 def test_every_example_has_a_test():
     tested = Path(__file__).read_text("utf-8")
     assert all(path.name in tested for path in EXAMPLES.glob("*.py"))
+
+
+@pytest.mark.compiled
+def test_noise_is_studied_at_few_bits(tmp_path, capsys, monkeypatch):
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for part in ("train", "test"):
+        arrays[f"x_{part}"] = rng.integers(0, 256, (128, 28, 28), np.uint8)
+        arrays[f"y_{part}"] = rng.integers(0, 10, 128, np.uint8)
+    np.savez(tmp_path / "mnist.npz", **arrays)
+    options = ["--data", str(tmp_path / "mnist.npz"), "--device", "cpu", "--bits", "3"]
+    run_example("11_noise_study.py", "--quick", *options, monkeypatch=monkeypatch)
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
+    assert [row[:2] for row in rows] == [
+        ["32", "float"], ["3", "ptq"], ["3", "qat"], ["3", "noisy"]
+    ]
+    shares = [float(text) for row in rows for text in row[2::3]]
+    assert len(shares) == 20
+    assert all(0 <= share <= 100 for share in shares)

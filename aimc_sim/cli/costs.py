@@ -66,6 +66,17 @@ def add_map_costs(record: dict[str, Any], d: Deployment) -> None:
     record["energy_breakdown_j"] = {name: each.by(name) for name in ("kind", "part", "layer")}
 
 
+def costs_of_step(d: Deployment) -> tuple[float | None, float | None]:
+    """Return energy [J] and time [s] of a step, in the middle of a sequence; None: not known."""
+    from ssm.costs import cost_inference
+
+    try:
+        inference = cost_inference(d, _MAP_STEPS)
+    except AimcError:
+        return None, None
+    return inference.costs.energy_j / _MAP_STEPS, inference.step_s
+
+
 def _put(
     record: dict[str, Any], d: Deployment, inference: Inference, n_steps: int, of: str,
     accuracy: str,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from aimc_sim.cli.costs import add_map_costs
+from aimc_sim.cli.costs import add_map_costs, costs_of_step
 from aimc_sim.cli.options import (
     FORMS,
     Chip,
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from ssm.model import Model
 
 _CHIPS, _SAMPLES = 4, 16  # that the error of a layout is measured on
+_OF_A_LAYOUT = ("tiles", "devices", "utilisation", "logit_error", "energy_j", "step_s")
 Compare = Annotated[
     bool,
     typer.Option(
@@ -142,7 +143,7 @@ def compare_layouts(
     """Return a row for each layout, and why one is refused; "head" also with idle cells at g_min.
 
     `logit_error` is the relative rms error of the logits right after programming, over 4 chips
-    and up to 16 calibration sequences.
+    and up to 16 calibration sequences; `energy_j` and `step_s` are those of one step.
     """
     from aimc_sim.errors import AimcError
     from ssm.evaluate import evaluate
@@ -163,15 +164,14 @@ def compare_layouts(
             )
         except AimcError as error:
             refusals.append(f"layout {name}, idle cells {idle}: {error}")
-            row |= dict.fromkeys(("tiles", "devices", "utilisation", "logit_error"))
+            row |= dict.fromkeys(_OF_A_LAYOUT)
         else:
             layout = found.deployment.layout
-            row |= {
-                "tiles": layout.n_tiles,
-                "devices": layout.n_used(),
-                "utilisation": layout.utilisation(spec),
-                "logit_error": found.logit_error()[0],
-            }
+            values = (
+                layout.n_tiles, layout.n_used(), layout.utilisation(spec),
+                found.logit_error()[0], *costs_of_step(found.deployment),
+            )
+            row |= dict(zip(_OF_A_LAYOUT, values, strict=True))
         rows.append(row)
     return rows, refusals
 
@@ -202,7 +202,7 @@ def make_record(deployment: Deployment, command: str) -> dict[str, Any]:
             "n_in": request.n_in,
             "n_out": request.n_out,
             "pair": request.pair,
-            "pieces": pieces_of(spec).count,
+            "pieces": pieces_of(spec, request.pair).count,
             "cells": used[name],
             "tiles": tiles,
         }

@@ -132,7 +132,7 @@ def test_the_offset_of_an_adc_is_found_whatever_gain_its_column_needs():
     for steps in (0.0, 40.0):
         a = map_matrix(w, spec.replace(**{"adc.offset_lsb": steps}), x).program(seed=1)
         errors[steps] = np.abs(a.mvm(x) - x @ w).mean()
-    gain = a._correction()[0]
+    gain = a._multiplier.correction()[0]
     assert gain.min() < 0.7
     offset = 40 * a.mapped.adc_range.mean() / 2047  # before correction
     assert errors[40.0] - errors[0.0] < 0.02 * offset, errors

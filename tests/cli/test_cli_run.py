@@ -476,8 +476,10 @@ def test_map_compares_layouts_and_says_why_one_is_refused(cli, files):
     assert len({row["devices"] for row in rows}) == 1
     assert rows[0]["utilisation"] > rows[1]["utilisation"] == rows[2]["utilisation"]
     assert 0 < rows[1]["logit_error"] < rows[2]["logit_error"]
+    assert all(row["energy_j"] > 0 for row in rows)
+    assert 0 < rows[1]["step_s"] < rows[0]["step_s"]  # arrays of heads work at the same time
     shown = cli(*arguments, "--form", "digital").stdout
-    assert re.search(r"head, idle cells off +- +- +- +-", shown)
+    assert re.search(r"head, idle cells off +- +- +- +- +- +-", shown)
     assert "A is in digital logic" in " ".join(shown.split())
 
 

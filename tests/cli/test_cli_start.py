@@ -44,6 +44,7 @@ def test_help_lists_the_commands_that_exist_and_no_others(cli):
         "calibrate",
         "train",
         "quantize",
+        "sweep",
     ]
 
 

@@ -1,6 +1,6 @@
 """Accuracy against states kept, for every way to prune, before and after rounding A.
 
-    python examples/19_pruning.py --model MODEL.pt [--norm post --disc zoh --pool mean]
+    python examples/18_pruning.py --model MODEL.pt [--norm post --disc zoh --pool mean]
         [--task smnist-14x14] [--keep 0.5 0.25 0.125] [--bits 8 6] [--limit N]
         [--tune EPOCHS] [--heads 0.75] [--quick]
 
