@@ -379,15 +379,7 @@ class ChipSpec(Spec):
         >>> ChipSpec.preset("reram-wan2022").device.g_max_s
         4e-05
         """
-        if name not in presets():
-            guess = nearest(name, presets())
-            hint = f"did you mean '{guess}'? " if guess else ""
-            raise UsageError(
-                f"use preset '{name}'", "no preset has that name",
-                f"{hint}choose one of {', '.join(presets())}, or give a .toml file",
-            )
-        text = resources.files("aimc_sim").joinpath("presets", f"{name}.toml").read_text("utf-8")
-        return cls.from_text(text, origin=f"preset {name}")
+        return cls.from_text(_preset_text(name), origin=f"preset {name}")
 
     @classmethod
     def from_toml(cls, path: str | Path) -> ChipSpec:
@@ -401,13 +393,19 @@ class ChipSpec(Spec):
 
     @classmethod
     def from_text(cls, text: str, *, origin: str) -> ChipSpec:
-        """Return the chip that a TOML text describes; `origin` names it in errors."""
+        """Return the chip that a TOML text describes; `origin` names it in errors.
+
+        With `base = "PRESET"` it is that preset with the fields of the text in place of its own,
+        table by table.
+        """
         asked = f"read chip {origin}"
         try:
             data = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise InputError(asked, f"it is not TOML ({error})", "mend that line") from None
-        if isinstance(data.get("device"), dict):
+        if "base" in data:
+            data = _on_base(data, asked)
+        elif isinstance(data.get("device"), dict):
             data.setdefault("name", data["device"].get("name", "unnamed"))
         return validated(cls, data, asked)
 
@@ -425,6 +423,43 @@ class ChipSpec(Spec):
                     "choose a place that can be written",
                 ) from None
         return text
+
+
+def _preset_text(name: str) -> str:
+    if name not in presets():
+        guess = nearest(name, presets())
+        hint = f"did you mean '{guess}'? " if guess else ""
+        raise UsageError(
+            f"use preset '{name}'", "no preset has that name",
+            f"{hint}choose one of {', '.join(presets())}, or give a .toml file",
+        )
+    return resources.files("aimc_sim").joinpath("presets", f"{name}.toml").read_text("utf-8")
+
+
+def _on_base(data: dict[str, Any], asked: str) -> dict[str, Any]:
+    """Return the fields of the preset `base` with those of a file in their place."""
+    base = data.pop("base")
+    if base not in presets():
+        guess = nearest(str(base), presets())
+        raise InputError(
+            asked, f"its base '{base}' is no preset",
+            f"{f'did you mean {guess!r}? ' if guess else ''}choose one of {', '.join(presets())}",
+        )
+    result = _laid_over(tomllib.loads(_preset_text(base)), data)
+    if "name" not in data:
+        result["name"] = f"{base}, changed"
+    return result
+
+
+def _laid_over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Return a nested mapping with the values of another in place of its own."""
+    result = dict(below)
+    for key, value in above.items():
+        own = result.get(key)
+        if isinstance(own, dict) and isinstance(value, dict):
+            value = _laid_over(own, value)
+        result[key] = value
+    return result
 
 
 def presets() -> list[str]:

@@ -346,6 +346,25 @@ def test_a_newer_schema_is_refused_by_name():
         chip('schema_version = "aimc-sim.chip/2"\n' + MINIMAL)
 
 
+def test_a_file_may_say_what_differs_from_a_preset(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text('base = "reram-wan2022"\n[adc]\nbits = 6\n[device]\ng_max_s = "50uS"\n')
+    base = ChipSpec.preset("reram-wan2022")
+    spec = load_chip(path)
+    wanted = base.replace(**{"adc.bits": 6, "device.g_max_s": 5e-5, "name": spec.name})
+    assert spec == wanted
+    assert spec.name == "reram-wan2022, changed"
+    named = ChipSpec.from_text('name = "mine"\nbase = "reram-wan2022"', origin="x")
+    assert named == base.replace(name="mine")
+
+
+@pytest.mark.parametrize("base", ['"reram-wan2023"', "3", "[1]", "{ device = 1 }"])
+def test_a_base_that_is_no_preset_is_refused(base):
+    with pytest.raises(InputError, match=r"is no preset") as error:
+        ChipSpec.from_text(f"base = {base}", origin="x")
+    assert "reram-wan2022" in error.value.do
+
+
 def test_text_that_is_no_toml_is_refused_with_its_line():
     with pytest.raises(InputError, match=r"mine\.toml\. It is not TOML \(.*at line 2"):
         chip("[device]\nname = = 3\n")
