@@ -216,7 +216,7 @@ class Multiplier:
         if clipped < 0:
             raise not_finite("multiply")
         with self._lock:
-            self.saturated += clipped
+            self.saturated += int(clipped)
             self.conversions += self._each * len(x)
         if offset is not None:
             scale = np.float32(self.mapped.full_scale or 0.0) or np.abs(x).max(axis=1)

@@ -45,6 +45,7 @@ def test_help_lists_the_commands_that_exist_and_no_others(cli):
         "train",
         "quantize",
         "sweep",
+        "prune",
     ]
 
 
