@@ -9,6 +9,8 @@ from aimc_sim.compensation import Wiring, fit_columns, patterns
 from aimc_sim.matrix import map_matrix
 from aimc_sim.specs import ChipSpec
 
+pytestmark = pytest.mark.compiled
+
 DAY = 86400.0
 SIGMAS = 5.0
 IDEAL = ChipSpec.preset("ideal")

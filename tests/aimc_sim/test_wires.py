@@ -201,6 +201,7 @@ def test_within_retol_the_lines_are_those_of_programming_whatever_came_before():
     assert 1e-6 < np.linalg.norm(near - exact) / np.linalg.norm(exact) < 5e-3
 
 
+@pytest.mark.compiled
 def test_the_variance_of_reads_through_wires_is_that_of_solving_each():
     # 2,000 reads: the standard error of a standard deviation is 1.6 %, the test at 5 of them
     n_reads = 2000
