@@ -425,13 +425,18 @@ class ChipSpec(Spec):
         return text
 
 
+def _choose_preset(name: str) -> str:
+    """Return what to do about a name that no preset has."""
+    guess = nearest(name, presets())
+    hint = f"did you mean '{guess}'? " if guess else ""
+    return f"{hint}choose one of {', '.join(presets())}"
+
+
 def _preset_text(name: str) -> str:
     if name not in presets():
-        guess = nearest(name, presets())
-        hint = f"did you mean '{guess}'? " if guess else ""
         raise UsageError(
             f"use preset '{name}'", "no preset has that name",
-            f"{hint}choose one of {', '.join(presets())}, or give a .toml file",
+            f"{_choose_preset(name)}, or give a .toml file",
         )
     return resources.files("aimc_sim").joinpath("presets", f"{name}.toml").read_text("utf-8")
 
@@ -440,11 +445,7 @@ def _on_base(data: dict[str, Any], asked: str) -> dict[str, Any]:
     """Return the fields of the preset `base` with those of a file in their place."""
     base = data.pop("base")
     if base not in presets():
-        guess = nearest(str(base), presets())
-        raise InputError(
-            asked, f"its base '{base}' is no preset",
-            f"{f'did you mean {guess!r}? ' if guess else ''}choose one of {', '.join(presets())}",
-        )
+        raise InputError(asked, f"its base '{base}' is no preset", _choose_preset(str(base)))
     result = _laid_over(tomllib.loads(_preset_text(base)), data)
     if "name" not in data:
         result["name"] = f"{base}, changed"
