@@ -27,7 +27,7 @@ import numpy as np
 from aimc_sim import ChipSpec
 from aimc_sim.mapping import pieces_of
 from ssm import Model, deploy, fine_tune, load, load_task, save, start_models
-from ssm.compact import in_single_precision
+from ssm.compact import in_half_precision
 from ssm.quantize import Precision
 from ssm.tasks import Task
 from ssm.tune import TunedEpoch
@@ -112,7 +112,7 @@ def train(options: argparse.Namespace, task: Task, names: Sequence[str]) -> dict
     )
     found |= dict(zip(names, tuned, strict=True))
     found = {
-        name: in_single_precision(model).replace(name=f"s4d-smnist-{name}")
+        name: in_half_precision(model).replace(name=f"s4d-smnist-{name}")
         for name, model in found.items()
     }
     if options.out is not None:
