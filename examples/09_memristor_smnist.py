@@ -110,8 +110,8 @@ def train(options: argparse.Namespace, task: Task, names: Sequence[str]) -> dict
         models = [load(options.start)]
     tuned = fine_tune(
         [models[0]] * len(names), task, chip=[CHIPS[name] for name in names], at_s=DAY_S,
-        decay=options.decay, epochs=epochs, lr=options.noisy_lr, kernel_lr=1e-3, ramp=0.1,
-        **common("noisy"),
+        decay=options.decay, read_errors=options.read_errors, epochs=epochs,
+        lr=options.noisy_lr, kernel_lr=1e-3, ramp=0.1, **common("noisy"),
     )
     found |= dict(zip(names, tuned, strict=True))
     found = {
@@ -186,6 +186,9 @@ def main() -> None:
     parser.add_argument("--noisy-lr", type=float, default=3e-3)
     parser.add_argument("--seed", type=int, default=1, help="of the first weights")
     parser.add_argument("--decay", choices=("tile", "digital"), default="tile", help="in training")
+    parser.add_argument(
+        "--read-errors", action="store_true", help="train also for what is new at every read"
+    )
     parser.add_argument("--only", nargs="+", choices=CHIPS, default=list(CHIPS), help="chips")
     parser.add_argument("--chips", type=int, default=0, help="sampled chips to score (default: 0)")
     parser.add_argument("--limit", type=int, default=10_000, help="test sequences a chip scores")
