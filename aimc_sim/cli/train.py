@@ -195,10 +195,10 @@ def train(
             f"train {from_model} further with {', '.join(given)}", "its shape is as it is",
             f"leave out {', '.join(given)}, or --from for a new model",
         )
-    for option, value in (("--at", at), ("--decay", decay), ("--digital", digital)):
-        if value is not None and chip is None:
+    for option, text in (("--at", at), ("--decay", decay), ("--digital", digital)):
+        if text is not None and chip is None:
             raise UsageError(
-                f"train with {option} {value}", "there is no --chip", f"add one, or drop {option}"
+                f"train with {option} {text}", "there is no --chip", f"add one, or drop {option}"
             )
     if ramp and from_model is None:
         raise UsageError(

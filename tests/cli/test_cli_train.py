@@ -76,10 +76,6 @@ def test_bad_requests_are_refused(cli, arguments, code, found):
         (["--checkpoint", "m.pt"], 2, "that file is what --out writes"),
         (["--at", "1h"], 2, "there is no --chip"),
         (["--digital", "mixing"], 2, "there is no --chip"),
-        (
-            ["--from", "tiny.pt", "--chip", "cmo-hfox", "--digital", "mixin"], 2,
-            "the model has no such part",
-        ),
         (["--ramp", "0.5"], 2, "there is no --from"),
         (["--from", "tiny.pt", "--heads", "8", "--norm", "pre"], 2, "leave out --heads, --norm"),
         (["--from", "tiny.pt", "--checkpoint", "tiny.pt"], 2, "that file is the model of --from"),
