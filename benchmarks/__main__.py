@@ -42,12 +42,15 @@ def list_benchmarks() -> list[Benchmark]:
         products,
         programming,
         recurrent,
+        scaling,
         startup,
         training,
         wires,
     )
 
-    modules = (normals, products, programming, recurrent, training, startup, wires, campaigns)
+    modules = (
+        normals, products, programming, recurrent, scaling, training, startup, wires, campaigns,
+    )
     return [benchmark for module in modules for benchmark in module.BENCHMARKS]
 
 

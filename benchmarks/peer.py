@@ -105,6 +105,55 @@ def product(w: np.ndarray, x: np.ndarray, *, noise: bool) -> Peer | None:
     return Peer(f"aihwkit {name}", multiply)
 
 
+def recurrence(n_heads: int, n_states: int) -> Peer | None:
+    """Return one step of an S4D layer, A of every head a tile of 2 x 2 blocks, or None.
+
+    Tiles as its users would build them: for every head A (n_states x n_states) and C, then the
+    mixing of all heads, all with 8-bit converters, and read noise where the tile has it. A in
+    this direct form diverges in long runs, which changes no duration here: one step is timed.
+    """
+    kind = _working_kind()
+    if kind is None:
+        return None
+    import torch
+
+    name, config = kind
+    rng = np.random.default_rng(0)
+    noise = name == "C++"
+    try:
+        angle = rng.uniform(0, np.pi, (n_heads, n_states // 2))
+        blocks = 0.99 * np.stack(
+            [np.stack([np.cos(angle), -np.sin(angle)], -1),
+             np.stack([np.sin(angle), np.cos(angle)], -1)], -2
+        )
+        a, c = [], []
+        for head in range(n_heads):
+            w = np.zeros((n_states, n_states), np.float32)
+            for k, block in enumerate(blocks[head]):
+                w[2 * k : 2 * k + 2, 2 * k : 2 * k + 2] = block
+            a.append(_layer(w, config, noise=noise))
+            readout = rng.standard_normal((n_states, 1)).astype(np.float32)
+            c.append(_layer(readout, config, noise=noise))
+        mix = _layer(
+            rng.standard_normal((n_heads, 2 * n_heads)).astype(np.float32), config, noise=noise
+        )
+        states = [torch.rand(1, n_states) for _ in range(n_heads)]
+    except Exception:
+        return None
+
+    def step() -> None:
+        torch.set_num_threads(1)
+        with torch.no_grad():
+            y = [c[head](a[head](states[head])) for head in range(n_heads)]
+            mix(torch.cat(y, dim=1))
+
+    try:
+        step()
+    except Exception:
+        return None
+    return Peer(f"aihwkit {name}", step)
+
+
 def programming(w: np.ndarray, wait_s: float) -> Peer | None:
     """Return programming w with PCM noise and drifting it for wait_s, or None."""
     kind = _working_kind()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from benchmarks import peer
 from benchmarks.models import random_model
 from benchmarks.normals import N_NORMALS, draw_normals
 from benchmarks.table import Benchmark, Row
@@ -24,6 +25,7 @@ SEED = 7
 WAIT_S = 3600.0
 GOAL_S = 20e-6
 GOAL_MOVING_S = 30e-6
+WITH_PEER = "layer-reram-four"
 # end of the name, preset, form, decay, what it does
 _CASES = (
     ("pcm-four", "pcm-nandakumar2019", "leapfrog", "tile", "four products a mode"),
@@ -93,12 +95,17 @@ def _measure_step(
     x = _signal(1, timing)
     run = chip.infer(x)
     n_normals = _normals_per_step(chip)
-    seconds = timing.alternate(lambda: chip.infer(x), _bare_products(), draw_normals())
+    # the same work in a peer stands beside one row
+    other = peer.recurrence(N_HEADS, N_STATES) if benchmark.name == WITH_PEER else None
+    calls = [lambda: chip.infer(x), _bare_products(), draw_normals()]
+    seconds = timing.alternate(*calls, *([] if other is None else [other.call]))
     return Row(
         benchmark.name, benchmark.what, "step", 1,
         ours=seconds[0] / x.shape[1],
         limit=seconds[1] + seconds[2] * n_normals / N_NORMALS,
         limit_of=f"{n_normals} normals, products of C and mixing",
+        peer=None if other is None else seconds[3],
+        peer_of="" if other is None else other.name,
         goal_s=GOAL_S,
         note="the run diverged: its figure is of no use" if run.diverged else "",
     )
