@@ -122,6 +122,7 @@ class ChipLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return what the chip answers, in shape, type and gradient as the float layer would.
 
+        x : (..., n_in) for a linear layer, (n, time, H) for a Block.
         Raises InputError for inputs that are not finite or of another width.
         """
         if not self.on_chip:
@@ -142,7 +143,10 @@ class ChipLayer(nn.Module):
         return self
 
     def wait(self, seconds: float | str, temperature_k: float | None = None) -> ChipLayer:
-        """Let time pass for the chip (see `Chip.wait`); return the layer."""
+        """Let time pass for the chip; return the layer.
+
+        seconds, temperature_k : as of `aimc_sim.Chip.wait`, which also refuses times with UsageError.
+        """
         self._current().wait(seconds, temperature_k)
         return self
 
@@ -242,7 +246,8 @@ class ChipLayer(nn.Module):
 def on_chip(module: nn.Module, spec: ChipSpec, *, seed: int = 0, **options: Any) -> nn.Module:
     """Return a model with every nn.Linear in it on the chip, changed in place.
 
-    Layers get seeds of their own, made from `seed` and their order. options : as of ChipLayer.
+    module : the model. spec : the chip. seed : from it and their order layers get seeds of their
+    own. options : as of ChipLayer.
     Linear layers of other classes (such as the output of attention, whose weights torch reads
     without calling it) stay as they are.
 

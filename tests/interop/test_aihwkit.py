@@ -411,3 +411,23 @@ def test_bad_input_names_the_next_step():
     broken.set_weights(torch.full((2, 2), float("nan")), torch.zeros(2))
     with pytest.raises(InputError, match="Weights of '' are not finite"):
         ours.import_layers(broken)
+
+
+@pytest.mark.parametrize("columnwise", [False, True])
+def test_learned_scales_of_outputs_are_part_of_the_imported_weights(columnwise):
+    torch.manual_seed(5)
+    config = settings_off(TorchInferenceRPUConfig())
+    config.forward.is_perfect = True
+    config.mapping.learn_out_scaling = True
+    config.mapping.out_scaling_columnwise = columnwise
+    layer = AnalogLinear(9, 6, rpu_config=config).eval()
+    with torch.no_grad():
+        for name, parameter in layer.named_parameters():
+            if "scal" in name:
+                parameter.copy_(0.5 + torch.rand_like(parameter))
+    assert any("scal" in name for name, _ in layer.named_parameters())
+    found = ours.import_layers(layer)[""]
+    x = torch.randn(4, 9)
+    wanted = x.numpy() @ found.matrix.w + found.bias
+    assert wanted == pytest.approx(layer(x).detach().numpy(), abs=1e-6)
+    assert found.matrix.spec.dac.bits == found.matrix.spec.adc.bits == "ideal"

@@ -20,9 +20,7 @@ def run(monkeypatch, folder, *, with_peer):
     names: dict[str, object] = {}
     ran = 0
     for comment, language, text in BLOCKS:
-        if comment.startswith("file: "):
-            Path(comment.removeprefix("file: ")).write_text(text, "utf-8")
-        elif language == "python" and (with_peer or "aihwkit" not in comment):
+        if language == "python" and (with_peer or "aihwkit" not in comment):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 exec(compile(text, str(PAGE), "exec"), names)
@@ -35,7 +33,7 @@ def test_code_that_needs_no_peer_runs(monkeypatch, tmp_path, capsys):
     assert run(monkeypatch, tmp_path, with_peer=False) == 3
     printed = capsys.readouterr().out
     assert "86400 s after writing" in printed and "16 10.0" in printed
-    assert (tmp_path / "model.pt").exists()
+    assert (tmp_path / "layers.pt").exists()
 
 
 @pytest.mark.compiled
