@@ -145,7 +145,7 @@ class ChipLayer(nn.Module):
     def wait(self, seconds: float | str, temperature_k: float | None = None) -> ChipLayer:
         """Let time pass for the chip; return the layer.
 
-        seconds, temperature_k : as of `aimc_sim.Chip.wait`, which also refuses times with UsageError.
+        seconds, temperature_k : as of `aimc_sim.Chip.wait`. UsageError for times that it refuses.
         """
         self._current().wait(seconds, temperature_k)
         return self

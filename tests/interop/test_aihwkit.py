@@ -27,6 +27,7 @@ from aihwkit.simulator.parameters.enums import (
 from aihwkit.simulator.presets import StandardHWATrainingPreset
 
 from aimc_sim.interop import aihwkit as ours
+from aimc_sim.interop.aihwkit import check
 
 DAY = 86400.0
 TABLE = {"g_lst": [0.0, 10.0, 25.0], "nu_mean_lst": [0.1, 0.05, 0.06], "nu_std_lst": [0.04] * 3}
@@ -78,29 +79,18 @@ def test_cells_of_an_imported_model_are_distributed_as_the_peers(name):
 
 
 @pytest.mark.compiled
-def test_a_cross_check_sees_errors_of_some_percent_and_leaves_torch_as_it_was():
+def test_a_cross_check_sees_errors_of_some_percent_and_leaves_torch_as_it_was(monkeypatch):
     w = np.random.default_rng(3).normal(size=(64, 64))
     before = torch.random.get_rng_state()
     model = peer.PCMLikeNoiseModel()
     same = ours.cross_check(model, w, [1.0], repeats=16, seed=5)
     assert torch.equal(torch.random.get_rng_state(), before)
     assert ours.cross_check(model, w, [1.0], repeats=16, seed=5) == same
-    # the peer reads its own 4 % noisier cells beside the card of those before
-    import aimc_sim.interop.aihwkit.check as check
-
-    spec = ours.import_noise_model(model).chip
+    # 4 % noisier cells of the peer beside the card of those before
+    card = ours.import_noise_model(model)
+    monkeypatch.setattr(check, "import_noise_model", lambda *_, **__: card)
     model.prog_noise_scale = 1.04
-    imported, check.import_noise_model = check.import_noise_model, lambda *_, **__: ours_chip(spec)
-    try:
-        assert not ours.cross_check(model, w, [1.0], repeats=16, seed=5)[0].agrees
-    finally:
-        check.import_noise_model = imported
-
-
-def ours_chip(spec):
-    from aimc_sim.interop.remarks import Imported
-
-    return Imported(spec)
+    assert not ours.cross_check(model, w, [1.0], repeats=16, seed=5)[0].agrees
 
 
 @pytest.mark.compiled
@@ -278,6 +268,25 @@ def test_products_with_converters_are_those_of_the_peers_torch_tile(bits, column
     assert np.abs(theirs - (x.numpy() @ matrix.mapped.w + got.bias)).max() > step.min() / 4
 
 
+@pytest.mark.compiled
+@pytest.mark.parametrize("which", ["out_noise", "inp_noise"])
+def test_noise_of_converters_is_as_large_as_in_the_peers_torch_tile(which):
+    torch.manual_seed(1)
+    config = settings_off(TorchInferenceRPUConfig())
+    config.forward.out_res, config.forward.out_bound = 1 / (2**10 - 2), 10.0
+    setattr(config.forward, which, 0.3)
+    layer = AnalogLinear(32, 16, rpu_config=config).eval()
+    spec = ours.import_layers(layer)[""].matrix.spec
+    exact = spec.replace(device=aimc.ChipSpec.preset("ideal").device, compensation="none")
+    matrix = ours.import_layers(layer, exact)[""].matrix.program()
+    n = 5000
+    x = torch.randn(1, 32).repeat(n, 1)
+    mine, theirs = matrix.mvm(x.numpy()).std(axis=0), layer(x).detach().numpy().std(axis=0)
+    # two samples of n for each of 16 outputs
+    assert mine == pytest.approx(theirs, rel=5 * n**-0.5)
+    assert (mine / theirs).mean() == pytest.approx(1, abs=5 * (16 * n) ** -0.5)
+
+
 def test_layers_of_a_model_keep_weights_bias_and_ranges():
     torch.manual_seed(2)
     config = settings_off(TorchInferenceRPUConfig())
@@ -407,6 +416,14 @@ def test_bad_input_names_the_next_step():
         ours.cross_check(peer.PCMLikeNoiseModel(), np.ones((2, 2)), [])
     with pytest.raises(InputError, match="has no analog layer.*convert_to_analog"):
         ours.import_layers(torch.nn.Linear(2, 2))
+    config = settings_off(TorchInferenceRPUConfig())
+    config.forward.out_res = float("nan")
+    with pytest.raises(InputError, match="forward.out_res is nan.*an ideal converter"):
+        ours.import_config(config)
+    config = settings_off(TorchInferenceRPUConfig())
+    config.forward.out_noise = 1e9
+    with pytest.raises(InputError, match="Field 'adc.noise_lsb'.*in range"):
+        ours.import_config(config)
     broken = AnalogLinear(2, 2, rpu_config=settings_off(TorchInferenceRPUConfig()))
     broken.set_weights(torch.full((2, 2), float("nan")), torch.zeros(2))
     with pytest.raises(InputError, match="Weights of '' are not finite"):

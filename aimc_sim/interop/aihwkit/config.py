@@ -10,8 +10,9 @@ import dataclasses
 import math
 from typing import Any
 
-from aimc_sim.cards import DeviceSpec, ReadNoiseSpec
-from aimc_sim.errors import UsageError
+from aimc_sim.cards import DeviceSpec
+from aimc_sim.errors import InputError, UsageError
+from aimc_sim.fields import validated
 from aimc_sim.interop.aihwkit.noise import Defects, read_device
 from aimc_sim.interop.remarks import Imported, Notes
 from aimc_sim.specs import ChipSpec
@@ -75,7 +76,7 @@ def import_config(
     every output (and for each of its pairs of cells).
 
     Raises UsageError for a configuration without a noise model (one of training), and for a
-    largest_weight that is no positive number.
+    largest_weight that is no positive number; InputError where its numbers are no chip.
     """
     name = type(config).__name__
     asked = f"import the aihwkit configuration {name}"
@@ -111,7 +112,7 @@ def import_config(
         )
     chip["compensation"] = _read_compensation(config.drift_compensation, notes)
     _note_training(config, notes)
-    return Imported(ChipSpec.model_validate(chip), notes.say(f"import {name}"))
+    return Imported(validated(ChipSpec, chip, asked), notes.say(f"import {name}"))
 
 
 def full_scale(config: Any) -> float | None:
@@ -147,6 +148,11 @@ def _text(value: Any) -> str:
 
 def _bits(name: str, resolution: float, needed: str, notes: Notes) -> int | str:
     """Return the bits of a converter; so many that nothing is seen of them where it is `needed`."""
+    if not math.isfinite(resolution):
+        raise InputError(
+            "import an aihwkit configuration", f"its forward.{name} is {resolution}",
+            "give a resolution, or one <= 0 for an ideal converter",
+        )
     bits, exact = bits_of(float(resolution))
     if bits is not None:
         if not exact:
@@ -245,11 +251,11 @@ def _with_weight_noise(
         return device
     power = 0.0 if kind == "AdditiveConstant" else 0.5
     share = size / unit / math.sqrt(2) if kind == "AdditiveConstant" else size / math.sqrt(unit)
-    if device.g_min_s > 0:
+    if kind == "PCMRead" and device.g_min_s > 0:
         notes.add(
             "forward.w_noise", size, "changed",
             "the noise of a cell follows its conductance, not its distance to g_min",
-        ) if kind == "PCMRead" else None
+        )
     span_s = device.g_max_s - device.g_min_s
     known = device.read_noise
     if known is None or not known.relative:
@@ -261,12 +267,12 @@ def _with_weight_noise(
             "white noise relative to the programmed conductance: it drifts with the cell, and a "
             "cell at exactly 0 has none",
         )
-    noise = (
-        ReadNoiseSpec.model_validate({"sigma": curve, "relative": False, "spectrum": "white"})
-        if known is None
-        else ReadNoiseSpec.model_validate(known.model_dump() | {"white": curve})
-    )
-    return DeviceSpec.model_validate(device.model_dump() | {"read_noise": noise.model_dump()})
+    if known is None:
+        noise: dict[str, Any] = {"sigma": curve, "relative": False, "spectrum": "white"}
+    else:
+        noise = known.model_dump() | {"white": curve}
+    asked = f"import the weight noise of an aihwkit configuration for '{device.name}'"
+    return validated(DeviceSpec, device.model_dump() | {"read_noise": noise}, asked)
 
 
 def _note_rest(forward: Any, notes: Notes) -> None:
