@@ -11,6 +11,7 @@ which are never negative, take the two cells of a pair, and parallel cells of th
 are filled one after the other. --chips N scores N sampled chips on the simulator, with 8-bit
 converters and read noise at every step: the float model and the one trained for that chip, in
 leapfrog form with the decay on tiles and in logic, with A in direct form and with A in logic.
+Energy is that of an inference with inputs spread evenly over their ranges.
 --checkpoints keeps every stage's last epoch; --start skips the stages before the chips'.
 """
 
@@ -19,6 +20,7 @@ from __future__ import annotations
 import argparse
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,8 @@ import numpy as np
 from aimc_sim import ChipSpec
 from aimc_sim.mapping import pieces_of
 from ssm import Model, deploy, fine_tune, load, load_task, save, start_models
-from ssm.compact import in_single_precision
+from ssm.compact import in_half_precision
+from ssm.costs import cost_inference
 from ssm.quantize import Precision
 from ssm.tasks import Task
 from ssm.tune import TunedEpoch
@@ -107,12 +110,12 @@ def train(options: argparse.Namespace, task: Task, names: Sequence[str]) -> dict
         models = [load(options.start)]
     tuned = fine_tune(
         [models[0]] * len(names), task, chip=[CHIPS[name] for name in names], at_s=DAY_S,
-        decay=options.decay, epochs=epochs, lr=options.noisy_lr, kernel_lr=1e-3, ramp=0.1,
-        **common("noisy"),
+        decay=options.decay, read_errors=options.read_errors, epochs=epochs,
+        lr=options.noisy_lr, kernel_lr=1e-3, ramp=0.1, **common("noisy"),
     )
     found |= dict(zip(names, tuned, strict=True))
     found = {
-        name: in_single_precision(model).replace(name=f"s4d-smnist-{name}")
+        name: in_half_precision(model).replace(name=f"s4d-smnist-{name}")
         for name, model in found.items()
     }
     if options.out is not None:
@@ -121,24 +124,52 @@ def train(options: argparse.Namespace, task: Task, names: Sequence[str]) -> dict
     return {"float": models[0], **found}
 
 
-def score(
-    model: Model, spec: ChipSpec, way: tuple[str, str], task: Task, options: argparse.Namespace
-) -> tuple[str, str]:
-    """Return accuracy of sampled chips after a day and what the setting costs, in words."""
-    form, decay = way
-    limit = options.limit
-    deployment = deploy(model, spec, form, decay=decay, calibrate=task.x_train[:64])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the direct form diverges
-        run = deployment.program(0, options.chips).wait(DAY_S).infer(task.x_test[:limit])
-    shares = 100 * run.accuracy(task.y_test[:limit])
-    spread = shares.std(ddof=1) if len(shares) > 1 else 0.0
-    pair, single = 2 * pieces_of(spec).count, pieces_of(spec, pair=False).count
-    cells = {"digital": str(pair), "direct": str(pair)}.get(form, f"{pair}, e d {single}")
-    cost = (
-        f"{deployment.products_per_mode:8d}  {cells:>9}  {run.counts['calibration_reads']:5d}"
+@dataclass(frozen=True)
+class Score:
+    """What one setting reaches and costs."""
+
+    shares: np.ndarray  # (chips,) accuracy after a day
+    microjoule: float  # an inference, whole chip
+    text: str
+
+    @classmethod
+    def of(
+        cls, model: Model, spec: ChipSpec, way: tuple[str, str], task: Task,
+        options: argparse.Namespace,
+    ) -> Score:
+        """Score sampled chips after a day."""
+        form, decay = way
+        limit = options.limit
+        deployment = deploy(model, spec, form, decay=decay, calibrate=task.x_train[:64])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the direct form diverges
+            run = deployment.program(0, options.chips).wait(DAY_S).infer(task.x_test[:limit])
+        shares = run.accuracy(task.y_test[:limit])
+        energy = 1e6 * cost_inference(deployment, task.x_test.shape[1]).costs.energy_j
+        pair, single = 2 * pieces_of(spec).count, pieces_of(spec, pair=False).count
+        cells = {"digital": str(pair), "direct": str(pair)}.get(form, f"{pair}, e d {single}")
+        spread = 100 * shares.std(ddof=1) if len(shares) > 1 else 0.0
+        text = (
+            f"{100 * shares.mean():6.2f} +- {spread:4.2f} "
+            f"({100 * shares.min():.2f} .. {100 * shares.max():.2f})"
+        )
+        reads = run.counts["calibration_reads"]
+        cost = f"{deployment.products_per_mode:8d}  {cells:>9}  {reads:5d}  {energy:9.2f}"
+        return cls(shares, energy, f"{text:32} {cost}")
+
+
+def verdict(scores: dict[tuple[str, str], Score]) -> str:
+    """Return in words whether A on tiles is worth it: accuracy and energy beside A in logic."""
+    logic = scores["digital", "tile"]
+    on_tiles = [scores[way] for way in WAYS if way[0] == "leapfrog"]
+    best = max(on_tiles, key=lambda score: float(score.shares.mean()))
+    points = 100 * float(best.shares.mean() - logic.shares.mean())
+    ratio = best.microjoule / logic.microjoule
+    worth = points > -0.1 and ratio < 1.0
+    return (
+        f"A on tiles {'is' if worth else 'is not'} worth it here: {ratio:.2f} x the energy of A in "
+        f"logic, {points:+.2f} points"
     )
-    return f"{shares.mean():6.2f} +- {spread:4.2f} ({shares.min():.2f} .. {shares.max():.2f})", cost
 
 
 def main() -> None:
@@ -155,6 +186,9 @@ def main() -> None:
     parser.add_argument("--noisy-lr", type=float, default=3e-3)
     parser.add_argument("--seed", type=int, default=1, help="of the first weights")
     parser.add_argument("--decay", choices=("tile", "digital"), default="tile", help="in training")
+    parser.add_argument(
+        "--read-errors", action="store_true", help="train also for what is new at every read"
+    )
     parser.add_argument("--only", nargs="+", choices=CHIPS, default=list(CHIPS), help="chips")
     parser.add_argument("--chips", type=int, default=0, help="sampled chips to score (default: 0)")
     parser.add_argument("--limit", type=int, default=10_000, help="test sequences a chip scores")
@@ -175,13 +209,16 @@ def main() -> None:
     if not options.chips:
         return
     columns = f"{'chip':20} {'model':8} {'form of A':10} {'decay':8} {'accuracy after a day, %':32}"
-    print(f"\n{columns} products  cells/weight  reads")
+    print(f"\n{columns} products  cells/weight  reads  uJ/image")
     for name in options.only:
         for kind, model in (("float", found["float"]), ("trained", found.get(name))):
+            scores = {}
             for way in WAYS if model is not None else ():
-                shares, cost = score(model, CHIPS[name], way, task, options)
+                scores[way] = Score.of(model, CHIPS[name], way, task, options)
                 decay = way[1] if way[0] == "leapfrog" else "-"
-                print(f"{name:20} {kind:8} {way[0]:10} {decay:8} {shares:32} {cost}", flush=True)
+                print(f"{name:20} {kind:8} {way[0]:10} {decay:8} {scores[way].text}", flush=True)
+            if scores:
+                print(f"{name:20} {kind:8} {verdict(scores)}", flush=True)
 
 
 if __name__ == "__main__":

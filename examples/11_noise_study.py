@@ -62,6 +62,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=6, help="in float")
     parser.add_argument("--rounded-epochs", type=int, default=4)
+    parser.add_argument("--batch", type=int, default=64, help="sequences a training step")
     parser.add_argument("--chips", type=int, default=5, help="sampled for every seed")
     parser.add_argument("--limit", type=int, default=1000, help="test images a chip scores")
     parser.add_argument("--quick", action="store_true", help="a smoke run on few images")
@@ -77,7 +78,7 @@ def main() -> None:
         list(range(seeds)), d_input=task.x_train.shape[2], n_classes=10, n_heads=16, n_states=32,
         n_layers=1, norm="none", task=task.name,
     )
-    common = {"device": options.device}
+    common = {"device": options.device, "batch_size": options.batch}
     trained = fine_tune(start, task, epochs=epochs[0], lr=1e-2, kernel_lr=1e-3, **common)
     print(f"{'bits':>4} {'trained':8}" + "".join(f"{f'{100 * e:g} %':^17}" for e in ERRORS))
 

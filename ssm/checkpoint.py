@@ -109,7 +109,7 @@ def save(model: Model, path: str | os.PathLike[str]) -> None:
     Parameters
     ----------
     model : any Model; complex arrays are stored as pairs, and every array in the narrowest
-        type that holds its numbers exactly (`ssm.compact.in_single_precision` makes small files).
+        type that holds its numbers exactly (`ssm.compact` makes small files).
     path : ends in .pt or .safetensors, which chooses the format; replaced if it exists.
 
     Raises

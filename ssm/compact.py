@@ -1,4 +1,4 @@
-"""Models whose numbers fit into float32, for small files."""
+"""Models whose numbers fit into float32 or float16, for small files."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import numpy as np
 
 from ssm.model import LAYER_ARRAYS, LAYER_STEPS, MODEL_ARRAYS, MODEL_STEPS, Layer, Model
 
+_MODEL_WEIGHTS = ("encoder_weight", "decoder_weight")
+_LAYER_WEIGHTS = ("readout", "skip", "mix_weight")
 _INSIDE = np.float32(1.0 - 2.0**-23)  # the largest |dA| that a rounded pole may have
 
 
@@ -17,17 +19,35 @@ def in_single_precision(model: Model) -> Model:
 
     C' = C dB, dB' = 1: only their product matters. A rounded pole moves by 6e-8 of itself and
     stays inside the unit circle. `ssm.save` then writes four bytes a number, and one where all
-    are 1. Logits move by about 1e-6 of their largest.
+    are 1. Logits move by about 1e-6 of their largest. Arrays of integers and scales stay as they
+    are: files hold them smaller still.
     """
-    changes = {name: _rounded(getattr(model, name)) for name in MODEL_ARRAYS | MODEL_STEPS}
+    free = [name for name in MODEL_ARRAYS | MODEL_STEPS if name not in model.grids]
+    changes = {name: _rounded(getattr(model, name)) for name in free}
     return model.replace(layers=tuple(map(_layer, model.layers)), sha256="", **changes)
 
 
+def in_half_precision(model: Model) -> Model:
+    """Return `in_single_precision` with the weights rounded further, to float16.
+
+    Those are the encoder's, the decoder's, C, D and the mixing's: 11 bits each, half an ulp of a
+    12-bit converter; poles, biases, norms and learned steps keep float32. `ssm.save` then writes
+    two bytes a weight. Logits move by about 1e-4 of their largest.
+    """
+    small = in_single_precision(model)
+    layers = tuple(
+        dataclasses.replace(layer, **_halved(layer, _LAYER_WEIGHTS)) for layer in small.layers
+    )
+    return small.replace(layers=layers, **_halved(small, _MODEL_WEIGHTS))
+
+
 def _layer(layer: Layer) -> Layer:
-    arrays = {name: getattr(layer, name) for name in LAYER_ARRAYS | LAYER_STEPS}
-    arrays["readout"] = layer.readout * layer.drive
-    arrays["drive"] = np.ones_like(layer.drive)
-    arrays["pole"] = _inside(layer.pole)
+    free = [name for name in LAYER_ARRAYS | LAYER_STEPS if name not in layer.grids]
+    arrays = {name: getattr(layer, name) for name in free}
+    if {"readout", "drive"} <= set(free):
+        arrays |= {"readout": layer.readout * layer.drive, "drive": np.ones_like(layer.drive)}
+    if "pole" in arrays:
+        arrays["pole"] = _inside(layer.pole)
     changes: dict[str, Any] = {name: _rounded(array) for name, array in arrays.items()}
     return dataclasses.replace(layer, **changes)
 
@@ -42,3 +62,14 @@ def _rounded(array: np.ndarray | None) -> np.ndarray | None:
         return None
     narrow = np.complex64 if np.iscomplexobj(array) else np.float32
     return np.asarray(array.astype(narrow).astype(array.dtype))
+
+
+def _halved(part: Model | Layer, names: tuple[str, ...]) -> dict[str, Any]:
+    """Return the named weights in 11 bits, those on a grid left out."""
+    return {name: _half(getattr(part, name)) for name in names if name not in part.grids}
+
+
+def _half(array: np.ndarray) -> np.ndarray:
+    if np.iscomplexobj(array):
+        return np.asarray(_half(array.real) + 1j * _half(array.imag))
+    return np.asarray(array.astype(np.float16).astype(array.dtype))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from aimc_sim.chip import Chip
 from aimc_sim.mapping import Request, pieces_of, place
+from aimc_sim.noise import noise_split
 from aimc_sim.predistortion import predistort
 from aimc_sim.specs import ChipSpec
 
@@ -22,15 +24,16 @@ _LEAST_EXPONENT = -16  # of the power-of-two scale of a single cell (`ssm.forms`
 def cell_table(
     spec: ChipSpec, at_s: float, seed: int = 0, n_targets: int = _N_TARGETS,
     n_cells: int = _N_CELLS, *, pair: bool = True,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and standard deviation of what a read finds of cells, `at_s` after writing.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return mean and standard deviation of what a read finds of cells, `at_s` after writing,
+    and the standard deviation of what is new at every step.
 
-    Both (n_targets,), for targets evenly from g_min to g_max, as a share of that range and
+    All (n_targets,), for targets evenly from g_min to g_max, as a share of that range and
     counted from g_min. The cells are those of `aimc_sim.chip.Chip`: written, drifted or
     relaxed, and with the read noise that lasts for a sequence. Where the chip compensates
-    drift, both are divided by the mean gain, the slope of the means; where it writes targets
-    for a later time (of a pair's cells, or of single ones), by their reach. What is new at
-    every read, faults, and the differences between columns are left out.
+    drift, all are divided by the mean gain, the slope of the means; where it writes targets
+    for a later time (of a pair's cells, or of single ones), by their reach. Faults, and the
+    differences between columns are left out.
     """
     spec = spec.replace(
         faults=None, max_tiles=None, levels=None, slices=1, cells_per_weight=1,
@@ -45,29 +48,45 @@ def cell_table(
     chip.wait(at_s)
     found = (chip.read().reshape(n_targets, n_cells).astype(float) - low) / span
     mean, sigma = found.mean(axis=1) / reach, found.std(axis=1, ddof=1) / reach
+    fast = noise_split(spec, at_s).fast
+    noise_s, white_s = (x.reshape(n_targets, n_cells).astype(float) for x in chip.noise_s())
+    fresh = np.sqrt(((fast * noise_s) ** 2 + white_s**2).mean(axis=1)) / span / reach
     if spec.compensation != "none":
         gain = float(np.polyfit(share, mean, 1)[0])
-        mean, sigma = mean / gain, sigma / gain
-    return mean, sigma
+        mean, sigma, fresh = mean / gain, sigma / gain, fresh / gain
+    return mean, sigma, fresh
 
 
-def weight_table(spec: ChipSpec, at_s: float, *, pair: bool) -> tuple[np.ndarray, np.ndarray]:
+@lru_cache(maxsize=32)
+def weight_table(
+    spec: ChipSpec, at_s: float, *, pair: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return mean and standard deviation of weights, or of one half of pairs, as their cells hold
-    them: both (n_sizes,), for sizes evenly from 0 to 1, the largest that all cells can carry.
+    them, and of what is new at every step: (n_sizes,), for sizes evenly from 0 to 1, the largest
+    that all cells can carry.
 
     The cells of a weight err independently: their means add up by their shares, their variances
     by the squares. Levels are left to those who ask: a size counts as what it was rounded to.
     """
-    mean, sigma = cell_table(spec, at_s, pair=pair)
+    mean, sigma, fresh = cell_table(spec, at_s, pair=pair)
     pieces = pieces_of(spec, pair)
     size = np.linspace(0.0, 1.0, _N_SIZES)
     # of digits, one more error of the whole size: the most significant one is all but all of it
     held = np.tile(size, (pieces.count, 1)) if spec.levels is not None else pieces.values(size)
     points = np.linspace(0.0, 1.0, mean.size)
     shares = pieces.shares
-    spread = np.stack([np.interp(each, points, sigma) for each in held])
-    middle = np.stack([np.interp(each, points, mean) for each in held])
-    return shares @ middle, np.sqrt(shares**2 @ spread**2)
+    middle, spread, new = (
+        np.stack([np.interp(each, points, table) for each in held])
+        for table in (mean, sigma, fresh)
+    )
+    return shares @ middle, np.sqrt(shares**2 @ spread**2), np.sqrt(shares**2 @ new**2)
+
+
+def weight_tables(
+    chips: Sequence[ChipSpec], at_s: float, *, pair: bool
+) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Return `weight_table` of every chip."""
+    return [weight_table(chip, at_s, pair=pair) for chip in chips]
 
 
 class Disturbance(nn.Module):
@@ -86,12 +105,7 @@ class Disturbance(nn.Module):
         super().__init__()
         self.strength = 1.0
         self.chips = tuple(chips)
-        tables: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
-        for chip in chips:
-            key = chip.model_dump_json()
-            if key not in tables:
-                tables[key] = [weight_table(chip, at_s, pair=pair) for pair in (True, False)]
-        each = [tables[chip.model_dump_json()] for chip in chips]
+        pairs, singles = (weight_tables(chips, at_s, pair=pair) for pair in (True, False))
         steps = [(chip.levels or 0) ** chip.slices - 1 for chip in chips]
         self.mean: Tensor
         self.sigma: Tensor
@@ -99,9 +113,9 @@ class Disturbance(nn.Module):
         self.single_sigma: Tensor
         self.steps: Tensor
         columns = {
-            "mean": [pair[0] for pair, _ in each], "sigma": [pair[1] for pair, _ in each],
-            "single_mean": [single[0] for _, single in each],
-            "single_sigma": [single[1] for _, single in each], "steps": steps,
+            "mean": [table[0] for table in pairs], "sigma": [table[1] for table in pairs],
+            "single_mean": [table[0] for table in singles],
+            "single_sigma": [table[1] for table in singles], "steps": steps,
         }
         for name, values in columns.items():
             self.register_buffer(name, _float(values), persistent=False)
@@ -110,8 +124,8 @@ class Disturbance(nn.Module):
         """Return signed weights w (runs, ...) as pairs of cells hold them; scale: the largest."""
         with torch.no_grad():
             size = self._snapped((w / scale).abs())
-            mean, sigma = self._look_up(self.mean, size), self._look_up(self.sigma, size)
-            idle, idle_sigma = (_tall(table[:, 0], w) for table in (self.mean, self.sigma))
+            mean, sigma = look_up(self.mean, size), look_up(self.sigma, size)
+            idle, idle_sigma = (tall(table[:, 0], w) for table in (self.mean, self.sigma))
             spread = torch.sqrt(sigma**2 + idle_sigma**2)
             found = torch.sign(w) * (mean - idle) + spread * torch.randn_like(w)
             error = self.strength * (scale * found - w)
@@ -122,24 +136,25 @@ class Disturbance(nn.Module):
         with torch.no_grad():
             scale = power_of_two_above(w, _LEAST_EXPONENT)
             size = self._snapped(w / scale)
-            mean = self._look_up(self.single_mean, size)
-            found = mean + self._look_up(self.single_sigma, size) * torch.randn_like(w)
+            mean = look_up(self.single_mean, size)
+            found = mean + look_up(self.single_sigma, size) * torch.randn_like(w)
             error = torch.clamp(w + self.strength * (scale * found - w), min=0.0) - w
         return w + error
 
     def _snapped(self, size: Tensor) -> Tensor:
         """Return shares of the range on the levels that a chip's cells can be given."""
-        steps = _tall(self.steps, size)
+        steps = tall(self.steps, size)
         return torch.where(steps > 0, torch.round(size * steps) / steps.clamp(min=1.0), size)
 
-    def _look_up(self, table: Tensor, size: Tensor) -> Tensor:
-        """Return table (runs, n) between its points at size (runs, ...) in 0 .. 1."""
-        last = table.shape[1] - 1
-        place = size.clamp(0.0, 1.0) * last
-        index = place.floor().clamp(max=last - 1)
-        flat = index.long().flatten(1)
-        low, high = table.gather(1, flat), table.gather(1, flat + 1)
-        return torch.lerp(low, high, (place - index).flatten(1)).view_as(size)
+
+def look_up(table: Tensor, size: Tensor) -> Tensor:
+    """Return table (runs, n) between its points at size (runs, ...) in 0 .. 1."""
+    last = table.shape[1] - 1
+    place = size.clamp(0.0, 1.0) * last
+    index = place.floor().clamp(max=last - 1)
+    flat = index.long().flatten(1)
+    low, high = table.gather(1, flat), table.gather(1, flat + 1)
+    return torch.lerp(low, high, (place - index).flatten(1)).view_as(size)
 
 
 def power_of_two_above(x: Tensor, least: int) -> Tensor:
@@ -147,7 +162,7 @@ def power_of_two_above(x: Tensor, least: int) -> Tensor:
     return torch.exp2(torch.ceil(torch.log2(x.abs().clamp(min=2.0**least)) - 1e-6))
 
 
-def _tall(x: Tensor, like: Tensor) -> Tensor:
+def tall(x: Tensor, like: Tensor) -> Tensor:
     """Return x (runs,) so that it broadcasts over like (runs, ...)."""
     return x.view(-1, *[1] * (like.dim() - 1))
 

@@ -18,12 +18,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ssm.disturbance import Disturbance, power_of_two_above
+from ssm.disturbance import power_of_two_above
 from ssm.grids import Grid
 from ssm.kinds import stand_in_heads, stand_in_places, without_modes, without_stand_ins
 from ssm.model import Layer, Model
+from ssm.onchips import OnChips
 from ssm.poles import BOUNDED
 from ssm.quantize import Precision
+from ssm.reading import Reading, StateErrors
 from ssm.recurrence import recur
 from ssm.rounding import (
     Step,
@@ -47,6 +49,9 @@ class TrainableLayer(nn.Module):
     rate_start: Tensor
     gain: Tensor
     state_range: Tensor
+    errors_of_c: Tensor
+    read_weights: Tensor
+    chips: OnChips
     skip_range: Tensor
     pair: Tensor
     alone: Tensor
@@ -56,13 +61,13 @@ class TrainableLayer(nn.Module):
     head_place: Tensor
 
     def __init__(
-        self, layers: Sequence[Layer], precision: Precision, disturbance: Disturbance | None,
-        form: str, decay: str, scheme: Scheme,
+        self, layers: Sequence[Layer], precision: Precision, chips: OnChips, form: str,
+        decay: str, scheme: Scheme,
     ) -> None:
         super().__init__()
         self.start, self.precision, self.scheme = tuple(layers), precision, scheme
-        self.disturbance, self.leapfrog, self.digital_decay = (
-            disturbance, form == "leapfrog", decay == "digital",
+        self.chips, self.leapfrog, self.digital_decay = (
+            chips, form == "leapfrog", decay == "digital",
         )
         stack = _stack(layers)
         pole = stack("pole")
@@ -82,6 +87,7 @@ class TrainableLayer(nn.Module):
         self._keep_kinds(stack("mode_weight"), pole)
         # full-scale inputs of C's rows: a cell stands for a weight times that
         self.register_buffer("state_range", torch.ones((*pole.shape, 2)))
+        self.errors_of_states: StateErrors | None = None  # known once signals have been seen
         self.register_buffer("skip_range", torch.ones(pole.shape[:2]))
         runs = pole.shape[0]
         self.state_step = _step((*pole.shape, 2), precision.state)
@@ -196,14 +202,20 @@ class TrainableLayer(nn.Module):
             re, im = size * torch.cos(phase), size * torch.sin(phase)
             matrix = _matrix(re, -im, im, re)
             readout = torch.stack([gain[..., 0], -gain[..., 1]], dim=-1)
-        if noisy and self.disturbance is not None:
-            rows = torch.cat([self.state_range.flatten(-2), self.skip_range[..., None]], dim=-1)
-            column = torch.cat([readout.flatten(-2), skip[..., None]], dim=-1) * rows
-            largest = _positive(column.detach().abs().amax(dim=-1, keepdim=True))
-            found = self.disturbance.pairs(column, largest) / rows
+        disturbance = self.chips.of("readout")
+        if noisy and disturbance is not None:
+            column, rows, largest = self._column(readout, skip)
+            found = disturbance.pairs(column, largest) / rows
             column = torch.where(self._cells_of_c(skip), found, column / rows)
             readout, skip = column[..., :-1].unflatten(-1, readout.shape[-2:]), column[..., -1]
         return matrix, readout, skip
+
+    def _column(self, readout: Tensor, skip: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what C's cells stand for, the full-scale inputs of its rows, both
+        (runs, H, 2 M + 1), and the largest of each column, (runs, H, 1)."""
+        rows = torch.cat([self.state_range.flatten(-2), self.skip_range[..., None]], dim=-1)
+        column = torch.cat([readout.flatten(-2), skip[..., None]], dim=-1) * rows
+        return column, rows, _positive(column.detach().abs().amax(dim=-1, keepdim=True))
 
     def _cells_of_c(self, skip: Tensor) -> Tensor:
         """Return which weights of C's columns have cells, (runs, H, 2 M + 1)."""
@@ -225,20 +237,22 @@ class TrainableLayer(nn.Module):
         sign = 1.0 - 2.0 * behind.to(theta.dtype)
         e, d = 2 * torch.sin(theta / 2), -torch.expm1(-rate)
         cells = [e, e, d, d]
-        if noisy and self.disturbance is not None:
-            analog = 2 if self.digital_decay else 4
-            exists = [self.pair, self.pair, self.pair | self.alone, self.pair]  # `ssm.places`
+        disturbance = self.chips.disturbance
+        if noisy and disturbance is not None:
             widest = [_WIDEST_E, _WIDEST_E, _WIDEST_D, _WIDEST_D]
-            cells = [
-                torch.where(there, self.disturbance.singles(cell).clamp(max=most), cell)
-                if k < analog else cell
-                for k, (cell, there, most) in enumerate(zip(cells, exists, widest, strict=True))
-            ]
+            for k, there in enumerate(self._cells_of_a()):
+                found = disturbance.singles(cells[k]).clamp(max=widest[k])
+                cells[k] = torch.where(there, found, cells[k])
         e1, e2, d1, d2 = cells
         k1, k2 = sign * (1 - d1), sign * (1 - d2)
         matrix = _matrix(k1, -k1 * e1, k2 * e2, k2 * (1 - e1 * e2))
         c1 = -(im * torch.cos(theta / 2) + re * torch.sin(theta / 2))
         return matrix, torch.stack([re, c1], dim=-1)
+
+    def _cells_of_a(self) -> list[Tensor]:
+        """Return where e1, e2 (and d1, d2) have cells, each (runs, H, M) (`ssm.places`)."""
+        decay = [] if self.digital_decay else [self.pair | self.alone, self.pair]
+        return [self.pair, self.pair, *decay]
 
     def respond(self, u: Tensor, noisy: bool) -> Tensor:
         """Return the heads' outputs (B, T, runs, H) for their inputs u of that shape."""
@@ -247,22 +261,89 @@ class TrainableLayer(nn.Module):
         bits = None if self.state_step is None else self.state_step.bits
         y = recur(u.flatten(2), matrix.flatten(0, 1), readout.flatten(0, 1), step, bits)
         driven = u if self.skip_step is None else self.skip_step.quantize(u)
-        return y.unflatten(2, u.shape[2:]) + driven * skip
+        y = y.unflatten(2, u.shape[2:]) + driven * skip
+        return y + self._read_errors(u, y) if noisy else y
+
+    @torch.no_grad()
+    def _read_errors(self, u: Tensor, y: Tensor) -> Tensor:
+        """Return what is new at every access of A and C, as it shows in y (B, T, runs, H)."""
+        reading = self.chips.reading
+        if reading is None or self.errors_of_states is None:
+            return torch.zeros_like(y)
+        error = self.errors_of_states.draw(len(y))
+        if self.chips.of("readout") is not None:
+            skip = self.read_weights[..., -1] * u.square()
+            power = self.errors_of_c + skip + reading.conversion(y.abs().amax(dim=(0, 1)))
+            error += power.sqrt() * torch.randn_like(y)
+        return error
+
+    def _set_read_errors(self, u: Tensor, squares: Tensor, largest: Tensor) -> None:
+        """Find what `_read_errors` draws, for states of mean squares (T, runs, H, M, 2) and
+        of the largest magnitude (runs, H, M, 2)."""
+        reading = self.chips.reading
+        if reading is None:
+            return
+        matrix, readout, skip = self.system(False)
+        enter, variance = self._state_errors(reading, squares, largest)
+        self.errors_of_states = StateErrors(matrix, readout, enter, variance)
+        column, rows, most = self._column(readout, skip)
+        self.read_weights = reading.pairs(column, most) / rows**2 * self._cells_of_c(skip)
+        steps = (column / rows) ** 2 * reading.drive(rows, shift=True)
+        if self.state_step is not None:  # states and inputs already are what DACs pass
+            steps = torch.zeros_like(steps)
+        of_states = (squares.flatten(-2) * self.read_weights[..., :-1]).sum(dim=-1)
+        self.errors_of_c = of_states + steps.sum(dim=-1)
+
+    def _state_errors(
+        self, reading: Reading, squares: Tensor, largest: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return how errors of a step enter the states, (runs, H, M, 2, k), and their variances
+        (T, runs, H, M, k): of the registers that hold the states, and of the products of A."""
+        ones, zeros = torch.ones_like(self.rate_start), torch.zeros_like(self.rate_start)
+        enter = [(ones, zeros), (zeros, ones)]
+        variance = []
+        for k, there in enumerate((self.pair | self.alone, self.pair)):
+            held = reading.held(largest[..., k]) if self.state_step is None else zeros
+            variance.append(torch.where(there, held, zeros).expand(squares.shape[:-1]))
+        if self.leapfrog and self.chips.disturbance is not None:
+            e, d, sign = self._exact_cells()
+            keep = sign * (1 - d)
+            ways = [(-keep, -keep * e), (zeros, keep), (-sign, zeros), (zeros, -sign)]
+            cells, rows = [e, e, d, d], [1, 0, 0, 1]  # what they are, and the state they see
+            for k, there in enumerate(self._cells_of_a()):
+                cell, size = cells[k], largest[..., rows[k]]
+                fixed = cell**2 * reading.drive(self.state_range[..., rows[k]], shift=True)
+                fixed = fixed + reading.conversion(cell * size, shift=True)
+                own = reading.singles(cell) * squares[..., rows[k]] + fixed
+                enter.append(ways[k])
+                variance.append(torch.where(there, own, torch.zeros_like(own)))
+        inputs = torch.stack([torch.stack(pair, dim=-1) for pair in enter], dim=-1)
+        return inputs, torch.stack(variance, dim=-1)
+
+    def _exact_cells(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return e, d and the sign of the leapfrog form without errors, (runs, H, M)."""
+        rate, phase = self.own_poles()
+        phase = (torch.remainder(phase + math.pi, 2 * math.pi) - math.pi).abs()
+        sign = torch.where(phase > math.pi / 2, -1.0, 1.0)
+        theta = torch.where(phase > math.pi / 2, math.pi - phase, phase)
+        return 2 * torch.sin(theta / 2), -torch.expm1(-rate), sign
 
     def mix(self, y: Tensor, noisy: bool) -> Tensor:
         """Return GELU, mixing and gate of the heads' outputs, (B, T, runs, H)."""
         y = functional.gelu(y)
         if self.mix_step is not None:
             y = self.mix_step.quantize(y)
-        weight = _disturbed(self.mixing(), self.disturbance, noisy)
-        mixed = torch.einsum("btrh,rhk->btrk", y, weight) + self.mix_bias
+        mixed = self.chips.product(
+            "mixing", y, self.mixing(), noisy, rounded=self.mix_step is not None
+        )
+        mixed = mixed + self.mix_bias
         return functional.glu(mixed, dim=-1) if mixed.shape[-1] > y.shape[-1] else mixed
 
     @torch.no_grad()
     def calibrate(self, u: Tensor) -> None:
         """Set the ranges of states and inputs from the heads' inputs u (B, T, runs, H)."""
         if self.state_step is not None:
-            self.state_step.set_range(_largest_states(u, self.system(False)[0]))
+            self.state_step.set_range(_seen_states(u, self.system(False)[0])[0])
         if self.skip_step is not None:
             self.skip_step.set_range(_largest(u))
         self.set_row_ranges(u)
@@ -276,18 +357,19 @@ class TrainableLayer(nn.Module):
     @torch.no_grad()
     def set_row_ranges(self, u: Tensor) -> None:
         """Set the full-scale inputs of C's rows, as deployment would from inputs u."""
-        if self.disturbance is None:
+        if self.chips.disturbance is None:
             return
+        largest, squares = _seen_states(u, self.system(False)[0])
         if self.state_step is not None:
             range_of_states = self.state_step() * (largest_code(self.state_step.bits) + 1)
         else:
-            largest = _largest_states(u, self.system(False)[0])
             # a state that never moves (q of a mode at angle 0) does on cells that err: its row
             # would then carry cells' errors over no range at all
             floor = _LEAST_SHARE * largest.amax(dim=(1, 2, 3), keepdim=True)
             range_of_states = _next_power(torch.maximum(largest, floor))
         self.state_range.copy_(range_of_states)
         self.skip_range.copy_(_next_power(u.abs().amax(dim=(0, 1))))
+        self._set_read_errors(u, squares, largest)
 
     def to_layer(self, run: int) -> Layer:
         """Return the layer of one run with its weights on their grids and its learned steps."""
@@ -347,20 +429,22 @@ class Trainable(nn.Module):
 
     Parameters
     ----------
-    models : one a run. precision : bits of every quantity. disturbance : errors of the cells of
-    each run's chip, drawn anew in every pass while training. form : of A, "digital" or
-    "leapfrog". decay : leapfrog: "tile" or "digital". scheme : how weights are rounded.
+    models : one a run. precision : bits of every quantity. chips : errors of each run's chip,
+    drawn anew in every pass while training. form : of A, "digital" or "leapfrog". decay :
+    leapfrog: "tile" or "digital". scheme : how weights are rounded.
     """
+
+    chips: OnChips
 
     def __init__(
         self, models: Sequence[Model], precision: Precision | None = None,
-        disturbance: Disturbance | None = None, form: str = "digital", decay: str = "tile",
+        chips: OnChips | None = None, form: str = "digital", decay: str = "tile",
         scheme: Scheme | None = None,
     ) -> None:
         super().__init__()
         self.start, self.precision = tuple(models), precision or Precision()
         self.scheme = scheme or Scheme()
-        self.disturbance = disturbance
+        self.chips = chips or OnChips()
         first = models[0]
         self.norm, self.pool, self.layer_norm = first.norm, first.pool, first.norm_kind == "layer"
         self.norm_epsilon = first.norm_epsilon
@@ -371,7 +455,7 @@ class Trainable(nn.Module):
         self.decoder_bias = nn.Parameter(_tensor(stack("decoder_bias")))
         self.layers = [
             TrainableLayer(
-                [model.layers[k] for model in models], self.precision, disturbance, form, decay,
+                [model.layers[k] for model in models], self.precision, self.chips, form, decay,
                 self.scheme,
             )
             for k in range(first.n_layers)
@@ -412,7 +496,8 @@ class Trainable(nn.Module):
         h = self._pooled(x)
         if self.decode_step is not None:
             h = self.decode_step.quantize(h)
-        return torch.einsum("brh,rhc->brc", h, self._dense("decoder")) + self.decoder_bias
+        logits = self._dense("decoder", h[:, None], self.decode_step is not None)
+        return logits[:, 0] + self.decoder_bias
 
     @torch.no_grad()
     def calibrate(self, x: Tensor) -> None:
@@ -428,7 +513,7 @@ class Trainable(nn.Module):
     @torch.no_grad()
     def set_row_ranges(self, x: Tensor) -> None:
         """Set the full-scale inputs of C's rows to what the network as it is shows on x."""
-        if self.disturbance is not None:
+        if self.chips.disturbance is not None:
             with self._undisturbed():
                 self._pooled(x, TrainableLayer.set_row_ranges)
 
@@ -451,9 +536,8 @@ class Trainable(nn.Module):
         x = x[:, :, None, :]
         if self.input_step is not None:
             x = self.input_step.quantize(x)
-        weight = self._dense("encoder")
-        x = x.expand(-1, -1, weight.shape[0], -1)
-        h = torch.einsum("btri,rih->btrh", x, weight) + self.encoder_bias
+        x = x.expand(-1, -1, len(self.encoder_weight), -1)
+        h = self._dense("encoder", x, self.input_step is not None) + self.encoder_bias
         for layer in self.layers:
             u = self._normalise(layer, h) if self.norm == "pre" else h
             if see_inputs is not None:
@@ -465,14 +549,15 @@ class Trainable(nn.Module):
             h = self._normalise(layer, h) if self.norm == "post" else h
         return h.mean(dim=1) if self.pool == "mean" else h[:, -1]
 
-    def _dense(self, name: str) -> Tensor:
+    def _dense(self, name: str, x: Tensor, rounded: bool) -> Tensor:
+        """Return x (B, T, runs, n_in) through the encoder or decoder."""
         short = name[:3]
         w, dims = self._weight(short)
         weight = quantize_weights(
             w, getattr(self.precision, short), dims, self.scheme.of(short),
             _learned(self.weight_steps, short),
         )
-        return _disturbed(weight, self.disturbance, self.training)
+        return self.chips.product(name, x, weight, self.training, rounded=rounded)
 
     def _weight(self, name: str) -> tuple[Tensor, tuple[int, ...]]:
         """Return enc or dec before rounding, and the axes that share a range."""
@@ -525,17 +610,6 @@ class Trainable(nn.Module):
 Watch = Callable[[TrainableLayer, Tensor], None]
 
 
-def _disturbed(weight: Tensor, disturbance: Disturbance | None, noisy: bool) -> Tensor:
-    """Return weights (runs, n_in, n_out) as pairs of cells hold them, one scale as the chip has."""
-    if disturbance is None or not noisy:
-        return weight
-    columns = weight.detach().abs().amax(dim=1, keepdim=True)
-    whole = columns.amax(dim=2, keepdim=True).expand_as(columns)
-    block = [chip.weight_scale == "block" for chip in disturbance.chips]
-    shared = torch.tensor(block, device=weight.device).view(-1, 1, 1)
-    return disturbance.pairs(weight, _positive(torch.where(shared, whole, columns)))
-
-
 def _step(shape: tuple[int, ...], bits: int | None) -> Step | None:
     return None if bits is None else Step(shape, bits)
 
@@ -575,15 +649,17 @@ def _largest(x: Tensor) -> Tensor:
     return x.abs().amax(dim=(0, 1, 3))[:, None]
 
 
-def _largest_states(u: Tensor, matrix: Tensor) -> Tensor:
-    """Return the largest magnitude of every state, (runs, H, M, 2), for inputs (B, T, runs, H)."""
+def _seen_states(u: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the largest magnitude of every state, (runs, H, M, 2), and its mean square at every
+    step, (T, runs, H, M, 2), for inputs (B, T, runs, H)."""
     x = torch.zeros((u.shape[0], *matrix.shape[:-1]), dtype=u.dtype, device=u.device)
-    most = torch.zeros_like(x[0])
+    most, squares = torch.zeros_like(x[0]), []
     for t in range(u.shape[1]):
         x = torch.einsum("rhmij,brhmj->brhmi", matrix, x)
         x[..., 0] += u[:, t, :, :, None]
         most = torch.maximum(most, x.abs().amax(dim=0))
-    return most
+        squares.append(x.square().mean(dim=0))
+    return most, torch.stack(squares)
 
 
 def _next_power(x: Tensor) -> Tensor:

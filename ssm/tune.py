@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -20,8 +20,9 @@ from torch.nn import functional
 from aimc_sim.aging import check_time
 from aimc_sim.errors import UsageError
 from aimc_sim.specs import ChipSpec
-from ssm.disturbance import Disturbance
 from ssm.model import LAYER_ARRAYS, MODEL_ARRAYS, Model
+from ssm.onchips import OnChips
+from ssm.parts import PARTS
 from ssm.quantize import Precision, check_bits
 from ssm.resume import read_state, write_state
 from ssm.schemes import Scheme
@@ -73,6 +74,8 @@ def fine_tune(
     at_s: float = 86_400.0,
     form: str | None = None,
     decay: str = "tile",
+    digital: Collection[str] = (),
+    read_errors: bool = True,
     epochs: int = 7,
     lr: float = 2e-3,
     kernel_lr: float | None = None,
@@ -108,6 +111,9 @@ def fine_tune(
         programming at which they are read.
     form : of A, "leapfrog" (the default with a chip: A on cells too) or "digital". decay :
         leapfrog: "tile" or "digital". Rounded states need form "digital".
+    digital : parts in logic, without errors, as `deploy` takes them.
+    read_errors : with a chip also what is new at every access: read noise, rounding by DACs, ADCs
+        and state registers, noise of ADCs; False: only what lasts for a sequence.
     lr, kernel_lr : peak learning rates; kernel_lr is that of A (default lr / 4).
     clip : largest norm of a run's gradient.
     ramp : share of the training over which errors of cells grow from 0 to their size and
@@ -127,18 +133,19 @@ def fine_tune(
     kernel_lr = lr / 4.0 if kernel_lr is None else kernel_lr
     check_settings(epochs, batch_size, lr, kernel_lr, weight_decay, 0.0)
     form = form or ("leapfrog" if chip is not None else "digital")
-    _check(many, x, n_classes, precision, form, decay, ramp, clip)
-    chips = _one_for_each(chip, len(many), at_s)
+    _check(many, x, n_classes, precision, form, decay, digital, ramp, clip)
+    chips: list[ChipSpec] = _one_for_each(chip, len(many), at_s)
     place = choose_device(device or default_device())
     start = [dataclasses.replace(model, task=name or model.task) for model in many]
     settings = (
         precision, at_s, form, decay, epochs, lr, kernel_lr, weight_decay, batch_size, clip,
         ramp, seed, [spec.model_dump_json() for spec in chips],
         *([] if scheme == Scheme() else [scheme]),
+        *([(sorted(digital), read_errors)] if chips else []),
     )
     with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
-        disturbance = Disturbance(chips, at_s) if chips else None
-        module = Trainable(start, precision, disturbance, form, decay, scheme).to(place)
+        on_chips = OnChips(chips, at_s, digital, read_errors)
+        module = Trainable(start, precision, on_chips, form, decay, scheme).to(place)
         loop = _Loop(
             module, _tensors(x, y, place), None if validate is None else _tensors(*validate, place),
             epochs=epochs, batch_size=batch_size, clip=clip, ramp=ramp, seed=seed,
@@ -220,8 +227,8 @@ class _Loop:
         if self.ramp == 0.0:
             return
         done = min(1.0, step / (self.ramp * self.n_steps))
-        if self.module.disturbance is not None:
-            self.module.disturbance.strength = done
+        if self.module.chips.disturbance is not None:
+            self.module.chips.disturbance.strength = done
         more = int(np.ceil(4.0 * (1.0 - done)))
         wider = {name: min(bits + more, _WIDEST) for name, bits in self.precision.given().items()}
         self.module.set_precision(Precision(**wider))
@@ -256,7 +263,7 @@ class _Loop:
 
     def _check_finite(self, step: int, last_good: list[Model]) -> None:
         streak = int(self.streak.max())
-        patience = _MOST_SKIPPED if self.module.disturbance is not None else 1
+        patience = _MOST_SKIPPED if self.module.chips.disturbance is not None else 1
         if streak < patience:
             return
         run = int(self.streak.argmax())
@@ -356,7 +363,7 @@ def _one_for_each(
 
 def _check(
     models: list[Model], x: np.ndarray, n_classes: int, precision: Precision, form: str,
-    decay: str, ramp: float, clip: float,
+    decay: str, digital: Collection[str], ramp: float, clip: float,
 ) -> None:
     asked = f"fine-tuning of {len(models)} model(s) was asked for"
     if not models:
@@ -381,6 +388,11 @@ def _check(
         raise UsageError(
             f"{asked} with form {form!r}", "training knows no such form",
             "choose digital or leapfrog",
+        )
+    if unknown := sorted(set(digital) - set(PARTS)):
+        raise UsageError(
+            f"{asked} with '{unknown[0]}' in logic", "the model has no such part",
+            f"parts are {', '.join(PARTS)}",
         )
     if decay not in ("tile", "digital"):
         raise UsageError(f"{asked} with decay {decay!r}", "it is unknown", "choose tile or digital")

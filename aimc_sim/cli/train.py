@@ -64,6 +64,26 @@ Form = Annotated[
         metavar="leapfrog|digital", help="With --chip: A on cells too (default), or in logic."
     ),
 ]
+Decay = Annotated[
+    str | None,
+    typer.Option(
+        metavar="tile|digital",
+        help="With --chip: the leapfrog form's decay on tiles (default) or in logic.",
+    ),
+]
+InLogic = Annotated[
+    str | None,
+    typer.Option(
+        "--digital", metavar="PART,...",
+        help="With --chip: parts without errors, of encoder readout mixing decoder.",
+    ),
+]
+Ramp = Annotated[
+    float,
+    typer.Option(
+        help="With --from: share of the training over which errors grow and bits fall to theirs."
+    ),
+]
 FormOfA = Annotated[
     str,
     typer.Option(
@@ -129,6 +149,9 @@ def train(
     chip: ChipName = None,
     at: At = None,
     form: Form = None,
+    decay: Decay = None,
+    digital: InLogic = None,
+    ramp: Ramp = 0.0,
     form_of_a: FormOfA = "log-polar",
     method: Method = "min-max",
     per: Per = "channel",
@@ -172,8 +195,15 @@ def train(
             f"train {from_model} further with {', '.join(given)}", "its shape is as it is",
             f"leave out {', '.join(given)}, or --from for a new model",
         )
-    if at is not None and chip is None:
-        raise UsageError(f"train with --at {at}", "there is no --chip", "add one, or drop --at")
+    for option, text in (("--at", at), ("--decay", decay), ("--digital", digital)):
+        if text is not None and chip is None:
+            raise UsageError(
+                f"train with {option} {text}", "there is no --chip", f"add one, or drop {option}"
+            )
+    if ramp and from_model is None:
+        raise UsageError(
+            f"train with --ramp {ramp:g}", "there is no --from", "add it, or drop --ramp"
+        )
     from ssm.schemes import Scheme
 
     scheme = Scheme(form_of_a, method, per, sides, percentile)
@@ -202,12 +232,15 @@ def train(
             )
     else:
         start, lr = from_model, _or(lr, 2e-3)
-        common["scheme"] = scheme
+        common |= {
+            "scheme": scheme, "form": form, "decay": decay or "tile", "ramp": ramp,
+            "digital": [] if digital is None else [part.strip() for part in digital.split(",")],
+        }
         if not quiet:
             typer.echo("the first run after an installation compiles for a minute", err=True)
 
         def make() -> Model:
-            return _train_further(task, start, precision, chip, _or(at, "1d"), form, lr, common)
+            return _train_further(task, start, precision, chip, _or(at, "1d"), lr, common)
 
     with one_line_warnings():
         model = _last_good_kept(make, out)
@@ -280,8 +313,8 @@ def _sequences(data: str) -> Any:
 
 
 def _train_further(
-    task: Any, path: Path, precision: str | None, chip: str | None, at: str, form: str | None,
-    lr: float, common: dict[str, Any],
+    task: Any, path: Path, precision: str | None, chip: str | None, at: str, lr: float,
+    common: dict[str, Any],
 ) -> Model:
     """Return the model of `path` tuned; a task's test part is scored after every epoch."""
     from aimc_sim.specs import load_chip
@@ -292,12 +325,12 @@ def _train_further(
     from ssm.tune import fine_tune
 
     bits = None if precision is None else Precision.parse(precision)
-    if form is None and bits is not None and bits.state is not None:
-        form = "digital"
+    if common["form"] is None and bits is not None and bits.state is not None:
+        common["form"] = "digital"
     scored = (task.x_test[:_SCORED], task.y_test[:_SCORED]) if isinstance(task, Task) else None
     return fine_tune(
         load(path), task, precision=bits, chip=None if chip is None else load_chip(chip),
-        at_s=parse_quantity(at, "time"), form=form, lr=lr, validate=scored, **common,
+        at_s=parse_quantity(at, "time"), lr=lr, validate=scored, **common,
     )
 
 

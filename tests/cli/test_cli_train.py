@@ -23,6 +23,7 @@ def test_a_new_model_is_trained_tuned_and_rounded(cli, files):
     assert tuned.precision == {"a": 8, "c": 4, "state": 8, "act": 6}
     assert tuned.layers[0].state_step is not None
     cli("train", data, "--from", "float.pt", "--chip", "cmo-hfox", "--at", "1h",
+        "--decay", "digital", "--digital", "encoder, decoder", "--ramp", "0.5",
         "--out", "chip.pt", "--epochs", "1", "--device", "cpu")
     said = cli("quantize", "float.pt", "--precision", "c=4", "--out", "rounded.pt")
     assert "bits of c 4" in said.stdout
@@ -74,6 +75,8 @@ def test_bad_requests_are_refused(cli, arguments, code, found):
         (["--checkpoint", "absent/state.pt"], 2, "there is no folder absent"),
         (["--checkpoint", "m.pt"], 2, "that file is what --out writes"),
         (["--at", "1h"], 2, "there is no --chip"),
+        (["--digital", "mixing"], 2, "there is no --chip"),
+        (["--ramp", "0.5"], 2, "there is no --from"),
         (["--from", "tiny.pt", "--heads", "8", "--norm", "pre"], 2, "leave out --heads, --norm"),
         (["--from", "tiny.pt", "--checkpoint", "tiny.pt"], 2, "that file is the model of --from"),
         (["--out", "there.pt"], 2, "the file exists"),

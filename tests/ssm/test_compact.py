@@ -7,7 +7,8 @@ import pytest
 from small_models import random_input, random_model, relative_error
 
 import ssm
-from ssm.compact import in_single_precision
+from ssm.compact import in_half_precision, in_single_precision
+from ssm.quantize import Precision
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
@@ -33,6 +34,21 @@ def test_single_precision_halves_a_file_and_leaves_the_logits(tmp_path):
     assert sizes[1] < 0.5 * sizes[0]
 
 
+def test_weights_in_half_precision_take_two_bytes_and_leave_the_logits(tmp_path):
+    model, x = random_model(3, n_heads=16, n_modes=16), random_input(1, 4, 50)
+    small = in_half_precision(model)
+    assert relative_error(small.logits(x), model.logits(x)) < 1e-3  # 11 bits: 2e-4 a weight
+    sizes = []
+    for name, each in (("single", in_single_precision(model)), ("half", small)):
+        ssm.save(each, tmp_path / f"{name}.safetensors")
+        sizes.append((tmp_path / f"{name}.safetensors").stat().st_size)
+    n_weights = sum(2 * layer.readout.size + layer.mix_weight.size for layer in model.layers)
+    assert sizes[0] - sizes[1] > 2 * n_weights
+    back = ssm.load(tmp_path / "half.safetensors")
+    np.testing.assert_array_equal(back.layers[0].readout, small.layers[0].readout)
+    np.testing.assert_array_equal(back.layers[0].pole, in_single_precision(model).layers[0].pole)
+
+
 def test_poles_next_to_the_unit_circle_stay_inside():
     model = random_model(3, longest=1 - 1e-12)
     assert max(np.abs(layer.pole).max() for layer in model.layers) > 1 - 1e-3
@@ -48,3 +64,13 @@ def test_numbers_that_need_float64_keep_it(tmp_path):
     back = ssm.load(tmp_path / "model.safetensors")
     np.testing.assert_array_equal(back.layers[0].pole, model.layers[0].pole)
     np.testing.assert_array_equal(back.decoder_weight, model.decoder_weight)
+
+
+def test_integers_and_scales_stay_integers_and_scales(tmp_path):
+    model = ssm.quantize(random_model(3), Precision(a=8, c=4, d=4, mix=4, enc=4, dec=4))
+    small = in_half_precision(model)
+    assert set(small.grids) == {"encoder_weight", "decoder_weight"}
+    for ours, theirs in zip(small.layers, model.layers, strict=True):
+        assert set(ours.grids) == {"pole", "readout", "skip", "mix_weight"}
+        np.testing.assert_array_equal(ours.readout, theirs.readout)
+        np.testing.assert_array_equal(ours.pole, theirs.pole)

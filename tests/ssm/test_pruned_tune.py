@@ -8,7 +8,7 @@ from small_models import IDEAL, random_input, random_model, relative_error
 import ssm
 from aimc_sim.specs import ChipSpec
 from ssm.deploy import deploy
-from ssm.disturbance import Disturbance
+from ssm.onchips import OnChips
 from ssm.prune import prune
 from ssm.quantize import Precision
 from ssm.trainable import Trainable
@@ -70,7 +70,7 @@ def test_a_tuned_model_runs_on_the_ideal_chip_as_in_training():
 def test_errors_of_cells_spare_weights_that_have_none():
     chip = ChipSpec.preset("reram-wan2022")
     torch.manual_seed(0)
-    module = Trainable([MODEL], None, Disturbance([chip], 3600.0), "leapfrog")
+    module = Trainable([MODEL], None, OnChips([chip], 3600.0, read_errors=False), "leapfrog")
     layer = module.layers[1]
     noisy, exact = layer.system(True), layer.system(False)
     pair, alone = layer.pair[0], layer.alone[0]

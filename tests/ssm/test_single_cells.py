@@ -10,6 +10,7 @@ from small_models import IDEAL, random_input, random_model, relative_error
 import ssm
 from aimc_sim.specs import ChipSpec
 from ssm.disturbance import Disturbance
+from ssm.onchips import OnChips
 from ssm.trainable import Trainable
 
 pytestmark = pytest.mark.compiled
@@ -84,7 +85,8 @@ def test_a_state_that_never_moves_does_not_blow_up_the_errors_of_its_row():
     model = random_model(seed=3, real_share=0.7, longest=0.95)
     assert any((layer.pole.imag == 0).any() for layer in model.layers)
     x = torch.as_tensor(random_input(4, 8, 40), dtype=torch.float32)
-    module = Trainable([model], None, Disturbance([ChipSpec.preset("cmo-hfox")], DAY_S), "leapfrog")
+    chips = OnChips([ChipSpec.preset("cmo-hfox")], DAY_S, read_errors=False)
+    module = Trainable([model], None, chips, "leapfrog")
     module.set_row_ranges(x)
     with torch.no_grad():
         module.eval()

@@ -186,11 +186,11 @@ def test_labels_beyond_the_models_classes_are_refused():
 def test_tables_are_the_published_means_and_spreads():
     """Nandakumar's PCM: 5 uS of 25 programmed, 1 day: 3.334 +- 0.714; 8,000 cells, 5 sigma."""
     spec = ChipSpec.preset("pcm-nandakumar2019").replace(compensation="none")
-    mean, sigma = cell_table(spec.replace(noise_in_time="frozen"), 86_400.0, 0, 6, 8000)
+    mean, sigma, _ = cell_table(spec.replace(noise_in_time="frozen"), 86_400.0, 0, 6, 8000)
     assert mean[1] * 25 == pytest.approx(3.334, abs=5 * 0.714 / np.sqrt(8000) + 0.02)
     assert sigma[1] * 25 == pytest.approx(0.714, rel=5 / np.sqrt(16000) + 0.01)
     compensated = spec.replace(compensation="global", noise_in_time="frozen")
-    gained, _ = cell_table(compensated, 86_400.0, 0, 6, 8000)
+    gained, _, _ = cell_table(compensated, 86_400.0, 0, 6, 8000)
     assert np.polyfit(np.linspace(0, 1, 6), gained, 1)[0] == pytest.approx(1.0)
 
 
