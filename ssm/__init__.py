@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ssm.campaign import read_campaign
     from ssm.checkpoint import load, save
+    from ssm.chip_layer import ChipLayer, on_chip
     from ssm.deploy import Deployment, deploy
     from ssm.inference import ProgrammedModel, Run, StreamState, set_threads
     from ssm.model import Layer, Model
@@ -32,6 +33,7 @@ PROJECT = "aimc-sim"  # by which the command line knows this package from anothe
 _HOME_OF = {
     "read_campaign": "campaign",
     "load": "checkpoint", "save": "checkpoint",
+    "ChipLayer": "chip_layer", "on_chip": "chip_layer",
     "Deployment": "deploy", "deploy": "deploy",
     "ProgrammedModel": "inference", "Run": "inference", "StreamState": "inference",
     "set_threads": "inference",
@@ -47,6 +49,7 @@ _HOME_OF = {
 }
 
 __all__ = [
+    "ChipLayer",
     "Deployment",
     "Layer",
     "Model",
@@ -62,6 +65,7 @@ __all__ = [
     "load",
     "load_chip",
     "load_task",
+    "on_chip",
     "prune",
     "quantize",
     "read_campaign",

@@ -246,3 +246,18 @@ def test_noise_is_studied_at_few_bits(tmp_path, capsys, monkeypatch):
     shares = [float(text) for row in rows for text in row[2::3]]
     assert len(shares) == 20
     assert all(0 <= share <= 100 for share in shares)
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_recurrent_cells_run_on_a_chip_and_the_classifier_is_tuned_to_it(
+    cell, capsys, monkeypatch
+):
+    options = ["--cell", cell, "--chips", "2", "--epochs", "12"]
+    run_example("20_torch_layers.py", *options, monkeypatch=monkeypatch)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 5
+    exact, written, aged, tuned = (float(line.split("%")[0].split()[-1 if k == 0 else -3])
+                                   for k, line in enumerate(lines[1:]))
+    assert exact > 85 and written > 70 and aged > 60
+    assert tuned > aged - 5
