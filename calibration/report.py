@@ -7,7 +7,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from aimc_sim.fields import Spec
-from aimc_sim.page import INK, PAPER, details, document, figure, section, table, text
+from aimc_sim.pages.html import INK, PAPER, details, document, figure, section, table, text
 from calibration.fit import LARGEST_RELATIVE
 
 if TYPE_CHECKING:

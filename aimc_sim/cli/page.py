@@ -12,7 +12,7 @@ from aimc_sim.errors import AimcError, UsageError
 if TYPE_CHECKING:
     import numpy as np
 
-    from aimc_sim.run_page import Exhibits
+    from aimc_sim.pages.exhibits import Exhibits
     from ssm.evaluate import Evaluation, Progress
     from ssm.model import Model
 
@@ -54,7 +54,7 @@ def make_exhibits(
     has_budget: bool, on_progress: Progress | None = None,
 ) -> Exhibits:
     """Return what the page of a run shows; what fails for want of room or data is told there."""
-    from aimc_sim.run_page import Exhibits
+    from aimc_sim.pages.exhibits import Exhibits
     from ssm.evaluate import confusion
 
     n, chips = found.chip_logits.shape[2], found.chip_logits.shape[1]

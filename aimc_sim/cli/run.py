@@ -44,7 +44,7 @@ from aimc_sim.cli.variations import add_layer_budget, variation_rows
 from aimc_sim.errors import UsageError
 
 if TYPE_CHECKING:
-    from aimc_sim.run_page import Exhibits
+    from aimc_sim.pages.exhibits import Exhibits
     from aimc_sim.specs import ChipSpec
     from ssm.evaluate import Evaluation
     from ssm.inference import ProgrammedModel
@@ -355,7 +355,7 @@ def write_results(
     if any(row["layer"] is not None for row in record.get("budget", ())):
         writers["budget.png"] = lambda path: save_budget(record, path)
     if exhibits is not None:
-        from aimc_sim.run_page import run_page
+        from aimc_sim.pages.run import run_page
 
         page = run_page(record, exhibits)
         writers["report.html"] = lambda path: path.write_text(page, "utf-8")

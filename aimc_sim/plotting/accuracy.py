@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from aimc_sim.units import format_time
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from numpy.typing import ArrayLike
 
 _MOST_DOTS = 100  # chips drawn one by one
 _MOST_FIGURES = 16  # classes up to which a cell of the confusion matrix holds its figure
@@ -64,7 +65,7 @@ def plot_accuracy_over_time(record: Mapping[str, Any], *, ax: Axes | None = None
     return ax
 
 
-def plot_confusion(counts: Sequence[Sequence[int]], *, ax: Axes | None = None) -> Axes:
+def plot_confusion(counts: ArrayLike, *, ax: Axes | None = None) -> Axes:
     """Return axes with the share of the answers [%] that every true class gets, rows add to 100.
 
     counts : (classes, classes + 1) of `ssm.evaluate.confusion`, rows true, columns answered; the

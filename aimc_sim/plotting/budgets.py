@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from aimc_sim.plotting.look import ON_DARK, ON_LIGHT, tip
+from aimc_sim.plotting.look import FRAME, ON_DARK, ON_LIGHT, tip
 from aimc_sim.units import format_time
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def plot_budget(record: Mapping[str, Any], *, ax: Axes | None = None) -> Axes:
         text = f"{value:.1f}" if value >= 1 else f"{value:.2f}" if value >= 0.005 else "0.00"
         figure = ax.text(
             k, i, "-" if np.isnan(value) else text, ha="center", va="center", fontsize="small",
-            color=ON_DARK if dark else ON_LIGHT,
+            color=FRAME if np.isnan(value) else ON_DARK if dark else ON_LIGHT,
         )
         tip(
             figure, f"{layers[i]}, {causes[k % len(causes)]} alone, {places[k // len(causes)]}: "

@@ -65,7 +65,7 @@ def _costs_of(record: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _stack(bars: Mapping[str, Mapping[str, float]], unit: str, ax: Axes | None) -> Axes:
     """Return axes with a bar for each mapping kind -> value, its parts one after the other."""
-    ax = new_axes(ax, 6.4, 2.1 + 0.4 * len(bars))
+    ax = new_axes(ax, 6.4, 1.9 + 0.42 * len(bars))
     most = max((sum(kinds.values()) for kinds in bars.values()), default=0.0) or 1.0
     factor, prefix = _prefix(most) if unit == "J" else (1.0, "")
     kinds = [kind for kind in _LOOKS if any(own.get(kind) for own in bars.values())]
@@ -87,8 +87,8 @@ def _stack(bars: Mapping[str, Mapping[str, float]], unit: str, ax: Axes | None) 
             textcoords="offset points", va="center", fontsize="small",
         )
     ax.set_yticks(range(len(bars)), list(bars))
-    ax.invert_yaxis()
-    ax.set_xlim(0, 1.18 * factor * most)
+    ax.set_ylim(len(bars) - 0.5, -0.5)
+    ax.set_xlim(0, 1.22 * factor * most)
     ax.set_xlabel(f"{prefix}{unit}")
     legend_below(ax, 4)
     return ax

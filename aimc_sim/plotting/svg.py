@@ -33,7 +33,8 @@ def to_svg(
     ink, paper : colours of text and frames, and of the ground; None: matplotlib's.
     """
     style: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "aimc-sim"}
-    style |= dict.fromkeys(_INKS if ink else (), ink) | dict.fromkeys(_PAPERS if paper else (), paper)
+    style |= dict.fromkeys(_INKS if ink else (), ink)
+    style |= dict.fromkeys(_PAPERS if paper else (), paper)
     stream = io.StringIO()
     with mpl.rc_context(style):
         drawn = draw()

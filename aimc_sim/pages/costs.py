@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
 from aimc_sim.cost_report import with_prefix
-from aimc_sim.page import INK, PAPER, details, figure, table, text
-from aimc_sim.plotting import plot_area, plot_energy, to_svg
+from aimc_sim.pages.exhibits import Record, Section, draw
+from aimc_sim.pages.html import details, figure, table, text
+from aimc_sim.plotting import plot_area, plot_energy
 
-Record = Mapping[str, Any]
 
-
-def cost_section(record: Record) -> tuple[str, str, str]:
+def cost_section(record: Record) -> Section:
     """Return name, title and inside of the section on costs of an `aimc-sim.run/1` record."""
     name, title = "costs", "Energy, area and time"
     costs = record.get("costs")
@@ -21,8 +19,9 @@ def cost_section(record: Record) -> tuple[str, str, str]:
         why = next((note for note in record["notes"] if note.startswith("no costs")), "not known")
         return name, title, f"<p>{text(why)}</p>"
     parts = [f"<p>{text(costs['verdict']['text'])}.</p>", *_plots(record), _totals(record)]
+    breakdown = record["energy_breakdown_j"]
     for field, head in (("part", "part of the model"), ("layer", "layer")):
-        parts.append(details(f"Energy by {head}", _shares(record["energy_breakdown_j"][field], head)))
+        parts.append(details(f"Energy by {head}", _shares(breakdown[field], head)))
     constants = [
         (row["name"], f"{row['value']:.4g} {row['unit']}".strip(), row["source"])
         for row in costs["constants"]
@@ -43,7 +42,7 @@ def _plots(record: Record) -> list[str]:
     twins = ", ".join(
         f"{name} {with_prefix(joule, 'J')}" for name, joule in costs["in_logic_j"].items()
     )
-    drawn = to_svg(partial(plot_energy, record), ink=INK, paper=PAPER)
+    drawn = draw(partial(plot_energy, record))
     energy = figure(
         drawn, "energy-plot",
         f"Energy of a {costs['of']}: chip {with_prefix(sum(kinds.values()), 'J')}, most of it "
@@ -52,7 +51,7 @@ def _plots(record: Record) -> list[str]:
         f"the same node ({costs['node_nm']:g} nm, weights in static memory, batch 1).", wide=True,
     )
     areas = ", ".join(f"{name} {1e6 * area:.3g} mm2" for name, area in costs["area_m2"].items())
-    drawn = to_svg(partial(plot_area, record), ink=INK, paper=PAPER)
+    drawn = draw(partial(plot_area, record))
     area = figure(
         drawn, "area-plot", f"Area of the chip by kind: {areas}.",
         "The area of logic is not modelled, neither the chip's nor that of the digital model.",

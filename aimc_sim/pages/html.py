@@ -60,7 +60,7 @@ min-width:8rem}}
 .plots svg{{align-self:end}}figure{{margin:.75rem 0;max-width:46rem}}
 .plots>figure,figure:has(.plots),figure:has(.scroll){{max-width:none}}
 figcaption{{font-size:.9rem;max-width:46rem}}
-svg{{width:100%;height:auto;display:block}}.scroll{{overflow-x:auto}}
+svg{{width:100%;height:auto;display:block;fill:var(--ink)}}.scroll{{overflow-x:auto}}
 .scroll svg{{max-width:56rem}}svg image{{image-rendering:pixelated}}
 figure.large{{position:fixed;inset:0;z-index:9;margin:0;padding:1rem;overflow:auto;
 max-width:none;background:var(--paper)}}figure.large svg{{min-width:60rem;max-width:none}}
@@ -74,7 +74,7 @@ summary{{cursor:pointer;color:var(--link)}}
 :root{{color-scheme:light}}
 body{{font-size:10.5pt;padding:0;max-width:none}}
 .skip,nav,button,select,.theme,details:not([open]){{display:none}}
-h1,h2,h3,caption,.before{{break-after:avoid}}figure,tr,.lead{{break-inside:avoid}}
+h1,h2,h3,caption,.before{{break-after:avoid}}figure,.wide,tr,.lead{{break-inside:avoid}}
 svg{{min-width:0!important;max-height:100mm}}.plots svg{{max-height:70mm}}
 figure:has(.plots) .plots{{grid-template-columns:1fr 1fr}}
 .wide,.scroll,pre{{overflow:visible}}th,td{{padding-right:.5rem}}table{{font-size:8.5pt}}
@@ -117,7 +117,8 @@ def table(
 ) -> str:
     """Return a table that scrolls by itself where it is too wide; first cells name the rows.
 
-    head : the first may be empty, where rows need no word for what they are. prose : its cells are sentences, which wrap. Texts are escaped here.
+    head : the first may be empty, where rows need no word for what they are. prose : its cells
+    are sentences, which wrap. Texts are escaped here.
     """
     top = "".join(f'<th scope="col">{text(cell)}</th>' if cell else "<td></td>" for cell in head)
     lines = []
