@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from aimc_sim.pages.exhibits import Exhibits, Record, Section, count, draw, in_percent
+from aimc_sim.pages.exhibits import Exhibits, Record, Section, counted, draw, in_percent
 from aimc_sim.pages.html import details, figure, table, text
 from aimc_sim.plotting import plot_accuracy_over_time, plot_budget, plot_confusion
 from aimc_sim.plotting.look import new_axes
@@ -44,7 +44,8 @@ def accuracy_section(record: Record) -> Section:
     found = table(("", *heads, "logit error", "diverged"), rows, "Chips over time")
     found += f'<p class="soft">{said}</p>'
     if not labelled:
-        return name, title, "<p>The data have no labels, so there is no accuracy.</p>" + found
+        none = "<p>The data have no labels, so there is no accuracy.</p>"
+        return name, title, none + found + _variations(record)
     said = ", ".join(
         f"{100 * row['mean']:.1f} % at {format_time(row['at_s'])}" for row in scores["chip"]
     )

@@ -81,7 +81,7 @@ def tile_map(chip: Chip, what: str, tile: int, replica: int = 0) -> np.ndarray:
         if what == "error":
             g = g.astype(float) - chip.target_s[own]
     values = np.full(size.rows * size.cols, np.nan)
-    values[elements[own]] = 1e6 * g
+    values[elements[own]] = 1e6 * g.astype(float)
     return values.reshape(size.rows, size.cols)
 
 
