@@ -9,7 +9,7 @@ import numpy as np
 
 from aimc_sim.cost_report import with_prefix
 from aimc_sim.errors import InputError
-from aimc_sim.plotting.look import COLOURS, FRAME, MARKERS, legend_below, new_axes, tip
+from aimc_sim.plotting.look import COLOURS, EDGE, MARKERS, legend_below, new_axes, tip
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -75,7 +75,7 @@ def _stack(bars: Mapping[str, Mapping[str, float]], unit: str, ax: Axes | None) 
         for k, (name, own) in enumerate(bars.items()):
             value = own.get(kind, 0.0)
             (bar,) = ax.barh(
-                k, factor * value, left=left[k], color=colour, hatch=hatch, edgecolor=FRAME,
+                k, factor * value, left=left[k], color=colour, hatch=hatch, edgecolor=EDGE,
                 linewidth=0.5, height=0.62, label=kind if k == 0 else None,
             )
             share = 100 * value / sum(own.values()) if value else 0.0

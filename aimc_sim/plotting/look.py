@@ -21,6 +21,7 @@ HATCHES = ("", "//", "..", "xx")  # of what comes after the eighth colour, and a
 # figures written on cells of a heat map, whose colours stay as they are in a dark page
 ON_LIGHT, ON_DARK = "#010101", "#fefefe"
 FRAME = "#4d4d4d"
+EDGE = "#333333"  # of hatches on colours, dark in a dark page too
 _LABEL_INCHES = 0.55  # of the ticks and the label of the axis of x
 TIP = "tip: "  # of an artist's gid: what a pointer over it says, in SVG
 

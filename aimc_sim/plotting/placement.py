@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.patches import Patch, Rectangle
 
 from aimc_sim.mapping import Layout, tile_of
-from aimc_sim.plotting.look import COLOURS, FRAME, HATCHES, new_axes, tip
+from aimc_sim.plotting.look import COLOURS, EDGE, FRAME, HATCHES, new_axes, tip
 from aimc_sim.specs import ChipSpec, TileSpec
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def plot_placement(
         hatch = HATCHES[number // len(COLOURS) % len(HATCHES)]
         # an edge of its own colour, and a place above its taller neighbours' edges, keep a
         # one-row matrix visible; hatches take the edge's
-        edge = FRAME if hatch else colour
+        edge = EDGE if hatch else colour
         for tile, (x, y) in origins.items():
             kind = tile_of(spec, layout.tile_kinds[tile])
             tall = _stretch(kind, spec)
