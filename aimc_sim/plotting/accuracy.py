@@ -13,6 +13,7 @@ from aimc_sim.plotting.look import (
     ON_LIGHT,
     legend_below,
     new_axes,
+    plain,
     time_axis,
     tip,
 )
@@ -43,7 +44,7 @@ def plot_accuracy_over_time(record: Mapping[str, Any], *, ax: Axes | None = None
     ax.fill_between(times, low, high, color=COLOURS[0], alpha=0.2, label="95 % interval")
     ax.plot(times, mean, "-", color=COLOURS[0])
     for k, row in enumerate(rows):
-        label = f"{record['chip']}, mean" if k == 0 else None
+        label = plain(f"{record['chip']}, mean") if k == 0 else None
         (point,) = ax.plot(times[k], mean[k], "o", color=COLOURS[0], label=label)
         tip(
             point, f"{format_time(times[k])}: {mean[k]:.2f} %, 95 % interval {low[k]:.1f} .. "
@@ -60,7 +61,7 @@ def plot_accuracy_over_time(record: Mapping[str, Any], *, ax: Axes | None = None
         tip(line, f"{name}: {100 * share:.2f} %")
     time_axis(ax, times)
     ax.set_ylabel("accuracy [%]")
-    ax.set_title(f"{record['model']}, form {record['form']}")
+    ax.set_title(plain(f"{record['model']}, form {record['form']}"))
     legend_below(ax)
     return ax
 

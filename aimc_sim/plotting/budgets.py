@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from aimc_sim.plotting.look import FRAME, ON_DARK, ON_LIGHT, tip
+from aimc_sim.plotting.look import FRAME, ON_DARK, ON_LIGHT, plain, tip
 from aimc_sim.units import format_time
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ def plot_budget(record: Mapping[str, Any], *, ax: Axes | None = None) -> Axes:
     bar = ax.figure.colorbar(image, ax=ax)
     bar.set_label("error [% of the signal]")
     ax.set_title(
-        f"{record['chip']}, {format_time(rows[0]['at_s'])}: one layer with one cause alone", pad=20
+        plain(f"{record['chip']}, {format_time(rows[0]['at_s'])}: one layer with one cause alone"),
+        pad=20,
     )
     return ax

@@ -9,7 +9,7 @@ import numpy as np
 
 from aimc_sim.cost_report import with_prefix
 from aimc_sim.errors import InputError
-from aimc_sim.plotting.look import COLOURS, EDGE, MARKERS, legend_below, new_axes, tip
+from aimc_sim.plotting.look import COLOURS, EDGE, MARKERS, legend_below, new_axes, plain, tip
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,7 +35,7 @@ def plot_energy(record: Mapping[str, Any], *, ax: Axes | None = None) -> Axes:
         bars[f"in logic, {name}"] = kinds
     ax = _stack(bars, "J", ax)
     ax.set_xlabel(f"energy of a {costs['of']} [{ax.get_xlabel()}]")
-    ax.set_title(f"{record['model']} at {costs['node_nm']:g} nm")
+    ax.set_title(plain(f"{record['model']} at {costs['node_nm']:g} nm"))
     return ax
 
 
@@ -86,7 +86,7 @@ def _stack(bars: Mapping[str, Mapping[str, float]], unit: str, ax: Axes | None) 
             _said(sum(own.values()), unit), (left[k], k), xytext=(4, 0),
             textcoords="offset points", va="center", fontsize="small",
         )
-    ax.set_yticks(range(len(bars)), list(bars))
+    ax.set_yticks(range(len(bars)), [plain(name) for name in bars])
     ax.set_ylim(len(bars) - 0.5, -0.5)
     ax.set_xlim(0, 1.22 * factor * most)
     ax.set_xlabel(f"{prefix}{unit}")
@@ -165,12 +165,12 @@ def plot_pareto(
         (point,) = ax.plot(
             costs[k], scores[k], MARKERS[number % len(MARKERS)], color=colour, markersize=6,
             markeredgecolor=COLOURS[7] if k in best else colour,
-            label=groups[number] if groups[number] and number not in named else None,
+            label=plain(groups[number]) if groups[number] and number not in named else None,
         )
         named.add(number)
         tip(point, f"{row['name']}: {scores[k]:.2f} %, {costs[k]:.3g}")
         ax.annotate(
-            row["name"], (costs[k], scores[k]), xytext=(5, 4), textcoords="offset points",
+            plain(row["name"]), (costs[k], scores[k]), xytext=(5, 4), textcoords="offset points",
             fontsize="x-small",
         )
     if min(costs) > 0 and max(costs) > 10 * min(costs):

@@ -36,6 +36,11 @@ def tip(artist: Artist, text: str) -> None:
     artist.set_gid(TIP + text)
 
 
+def plain(text: str) -> str:
+    """Return a user's text as matplotlib shows it as it is: a dollar sign starts no formula."""
+    return text.replace("$", r"\$")
+
+
 def legend_below(ax: Axes, columns: int = 3) -> None:
     """Put the legend under the axes: bands and bars may be anywhere inside."""
     figure: Any = ax.figure

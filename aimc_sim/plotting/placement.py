@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.patches import Patch, Rectangle
 
 from aimc_sim.mapping import Layout, tile_of
-from aimc_sim.plotting.look import COLOURS, EDGE, FRAME, HATCHES, new_axes, tip
+from aimc_sim.plotting.look import COLOURS, EDGE, FRAME, HATCHES, new_axes, plain, tip
 from aimc_sim.specs import ChipSpec, TileSpec
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def plot_placement(
                     f"columns {area.col} .. {area.col + area.cols - 1}",
                 )
                 ax.add_patch(box)
-        handles.append(Patch(facecolor=colour, hatch=hatch, edgecolor=edge, label=name))
+        handles.append(Patch(facecolor=colour, hatch=hatch, edgecolor=edge, label=plain(name)))
     for tile, (x, y) in origins.items():
         kind = tile_of(spec, layout.tile_kinds[tile])
         ax.add_patch(
@@ -83,7 +83,7 @@ def plot_placement(
     shown = len(origins)
     some = f", the first {shown} shown" if shown < layout.n_tiles else ""
     share = 100 * layout.utilisation(spec)
-    ax.set_title(f"{layout.n_tiles} tiles of {spec.name}, {share:.1f} % used{some}")
+    ax.set_title(plain(f"{layout.n_tiles} tiles of {spec.name}, {share:.1f} % used{some}"))
     ax.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize="small")
     return ax
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -251,6 +252,31 @@ def test_a_write_that_fails_leaves_no_half_report(cli, files, tmp_path, monkeypa
                  "--out", "new", code=2)
     assert "No space left" in result.stderr and "check the disk" in result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.compiled
+def test_names_with_signs_of_html_and_formulas_are_shown_as_they_are(cli, files, tmp_path):
+    from ssm.checkpoint import load, save
+
+    name = '<b>$_$ & "x"'
+    save(load(files / "tiny.pt").replace(name=name), tmp_path / "odd.pt")
+    cli("run", "odd.pt", "--data", files / "data.npz", "--limit", 3, "--at", "0s", "--out", "out")
+    text = Path("out/report.html").read_text("utf-8")
+    page = Page(text)
+    assert page.text.count(f"{name} on pcm-nandakumar2019") == 2  # title and heading
+    assert f"{name}, form leapfrog" in page.text  # of the plot
+    assert page.of("b") == []
+
+
+@pytest.mark.compiled
+def test_the_code_of_the_text_on_reports_runs(monkeypatch, capsys):
+    root = Path(__file__).parents[2]
+    (code,) = re.findall(
+        r"^```python\n(.*?)^```", (root / "docs" / "report.md").read_text("utf-8"), re.M | re.S
+    )
+    monkeypatch.chdir(root)
+    exec(code, {})
+    assert capsys.readouterr().out.startswith("tile 1: error\n")
 
 
 @pytest.mark.compiled
