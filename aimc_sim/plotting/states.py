@@ -32,7 +32,8 @@ def plot_states(data: Mapping[str, Any], *, ax: Axes | None = None) -> Axes:
     chips = np.asarray(data["chips"], float)
     if exact.ndim != 2 or len(names) != len(exact) or chips.shape[1:] != exact.shape:
         raise InputError(
-            f"draw states of {len(names)} names", f"float has shape {exact.shape}, chips {chips.shape}",
+            f"draw states of {len(names)} names",
+            f"float has shape {exact.shape}, chips {chips.shape}",
             "give float (states, time) and chips (chips, states, time)",
         )
     ax = new_axes(ax, 6.4, 1.5 + 0.62 * len(names))

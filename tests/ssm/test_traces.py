@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from small_models import random_model
 
 from aimc_sim.errors import UsageError
 from aimc_sim.specs import ChipSpec
@@ -11,8 +12,6 @@ from ssm.deploy import deploy
 from ssm.evaluate import confusion
 from ssm.quantize import Precision, quantize
 from ssm.traces import trace_states
-
-from small_models import random_model
 
 X = np.random.default_rng(2).standard_normal((5, 30, 1))
 
