@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import html
 import math
-import re
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from aimc_sim.fields import Spec
+from aimc_sim.pages.html import INK, PAPER, details, document, figure, section, table, text
 from calibration.fit import LARGEST_RELATIVE
 
 if TYPE_CHECKING:
@@ -17,30 +15,6 @@ if TYPE_CHECKING:
     from calibration.fit import Fit
 
 SCHEMA = "aimc-sim.calibrate/1"
-# colours of the pictures -> variables of the page, so that one picture is light and dark
-_INK, _PAPER = "#0b0c0d", "#fdfdfc"
-_VARIABLES = {
-    _INK: "var(--ink)", _PAPER: "var(--paper)", "#0072b2": "var(--points)",
-    "#d55e00": "var(--curve)", "#56b4e9": "var(--band)",
-}
-_STYLE = """
-:root{color-scheme:light dark;--ink:#1c1e21;--soft:#5b6067;--paper:#fff;--line:#d9dce0;
---points:#0072b2;--curve:#d55e00;--band:#56b4e9;--bad:#b3261e}
-@media(prefers-color-scheme:dark){:root{--ink:#e6e8ea;--soft:#a2a8af;--paper:#16181b;
---line:#3a3f45;--points:#5cb3e6;--curve:#f29a4a;--band:#2c6f97;--bad:#ff8a80}}
-*{box-sizing:border-box}
-body{margin:0 auto;padding:1rem;max-width:64rem;background:var(--paper);color:var(--ink);
-font:16px/1.5 system-ui,sans-serif}
-h1{font-size:1.5rem;line-height:1.25;margin:.5rem 0}h2{font-size:1.1rem;margin:2rem 0 .5rem}
-p{margin:.4rem 0}.soft{color:var(--soft)}.bad{color:var(--bad);font-weight:600}
-.wide{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums}
-th,td{padding:.25rem .9rem .25rem 0;text-align:right;border-bottom:1px solid var(--line);
-white-space:nowrap}th:first-child,td:first-child{text-align:left}th{font-weight:600}
-.plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,24rem),1fr));gap:1rem}
-figure{margin:0}svg{width:100%;height:auto;display:block}
-code,pre{font:13px/1.45 ui-monospace,monospace;overflow-wrap:anywhere}
-pre{overflow-x:auto;white-space:pre;overflow-wrap:normal}summary{cursor:pointer}
-"""
 
 
 def make_record(fit: Fit, *, command: str, device: DeviceSpec | None = None) -> dict[str, Any]:
@@ -76,43 +50,39 @@ def make_record(fit: Fit, *, command: str, device: DeviceSpec | None = None) -> 
 
 
 def to_html(fit: Fit, *, card: str | None = None) -> str:
-    """Return a page that says what was fitted and shows it: no other file, no script.
+    """Return a page that says what was fitted and shows it, and needs no other file.
 
     card : TOML of the device that the fit made, shown at the end.
     """
-    title = f"{fit.kind}: {fit.model}"
-    parts = [f"<h1>{_text(title)}</h1>", *_head(fit)]
-    parts += ["<h2>Pictures</h2>", '<div class="plots">']
-    parts += [f"<figure>{svg}</figure>" for svg in _inline_pictures(fit)]
-    parts += ["</div>", "<h2>Values</h2>", _values(fit)]
+    parts = [section("fit", "Fit", *_head(fit)), section("pictures", "Pictures", _pictures(fit))]
+    parts.append(section("values", "Values", _values(fit)))
     if fit.heldout:
-        parts += [
-            "<h2>Held-out check</h2>",
-            '<p class="soft">Predicted by a fit of one part of the data, found in the rest; the '
-            "deviation is in units of its own standard error.</p>",
-            _table(
-                ("", "predicted", "found", "error", "deviation"),
-                [
-                    (item.what, _number(item.predicted, item.unit), _number(item.found, item.unit),
-                     _number(item.error), f"{item.deviation:+.1f}")
-                    for item in fit.heldout
-                ],
-            ),
-        ]
-    parts += ["<h2>Goodness of fit</h2>", _goodness(fit)]
+        parts.append(
+            section(
+                "heldout", "Held-out check",
+                '<p class="soft">Predicted by a fit of one part of the data, found in the rest; '
+                "the deviation is in units of its own standard error.</p>",
+                table(
+                    ("", "predicted", "found", "error", "deviation"),
+                    [
+                        (
+                            item.what, _number(item.predicted, item.unit),
+                            _number(item.found, item.unit), _number(item.error),
+                            f"{item.deviation:+.1f}",
+                        )
+                        for item in fit.heldout
+                    ],
+                ),
+            )
+        )
+    parts.append(section("goodness", "Goodness of fit", _goodness(fit)))
     if fit.notes:
-        parts += ["<h2>Notes</h2>", *(f"<p>{_text(note)}</p>" for note in fit.notes)]
-    parts.append(f"<details><summary>Report as text</summary><pre>{_text(fit.report())}</pre>"
-                 "</details>")
+        parts.append(section("notes", "Notes", *(f"<p>{text(note)}</p>" for note in fit.notes)))
+    files = details("Report as text", f"<pre>{text(fit.report())}</pre>")
     if card is not None:
-        parts.append(f"<details><summary>Device card</summary><pre>{_text(card)}</pre></details>")
-    body = "\n".join(parts)
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">\n'
-        f"<title>{_text(title)}</title>\n<style>{_STYLE}</style></head>\n<body>\n{body}\n"
-        "</body></html>\n"
-    )
+        files += details("Device card", f"<pre>{text(card)}</pre>")
+    parts.append(section("files", "As text", files))
+    return document(f"{fit.kind}: {fit.model}", "\n".join(parts))
 
 
 def _head(fit: Fit) -> list[str]:
@@ -122,14 +92,14 @@ def _head(fit: Fit) -> list[str]:
         facts.append("{:.4g} to {:.4g} uS".format(*(1e6 * g for g in fit.g_range_s)))
     if fit.time_range_s is not None:
         facts.append("{:.4g} to {:.4g} s".format(*fit.time_range_s))
-    lines = [f"<p>{_text('; '.join(facts))}</p>"]
+    lines = [f'<p class="lead">{text("; ".join(facts))}</p>']
     if not fit.converged:
         lines.insert(0, '<p class="bad">The fit did not converge: its values are no device\'s.</p>')
     if fit.source is not None:
         said = f"{fit.source.path}, sha256 {fit.source.sha256}, {fit.source.date}"
-        lines.append(f'<p class="soft"><code>{_text(said)}</code></p>')
+        lines.append(f'<p class="soft"><code>{text(said)}</code></p>')
         if fit.source.command:
-            lines.append(f'<p class="soft"><code>{_text(fit.source.command)}</code></p>')
+            lines.append(f'<p class="soft"><code>{text(fit.source.command)}</code></p>')
     return lines
 
 
@@ -139,7 +109,7 @@ def _values(fit: Fit) -> str:
          f"{100 * item.relative:.2g} %" if item.relative < LARGEST_RELATIVE else "")
         for name, item in fit.parameters.items()
     ]
-    return _table(("", "value", "standard error", "unit", "relative"), rows)
+    return table(("", "value", "standard error", "unit", "relative"), rows)
 
 
 def _goodness(fit: Fit) -> str:
@@ -149,42 +119,21 @@ def _goodness(fit: Fit) -> str:
         (f"aic of {name}", f"{_number(aic)} ({aic - own:+.4g})")
         for name, aic in fit.alternatives.items()
     ]
-    return _table(("", "value"), rows)
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    def line(cells: Sequence[str], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{_text(cell)}</{tag}>" for cell in cells) + "</tr>"
-
-    body = "".join(line(row, "td") for row in rows)
-    table = f"<table><thead>{line(head, 'th')}</thead><tbody>{body}</tbody></table>"
-    return f'<div class="wide">{table}</div>'
+    return table(("", "value"), rows)
 
 
 def _number(value: float, unit: str = "") -> str:
     return f"{value:.5g} {unit}".strip()
 
 
-def _text(text: str) -> str:
-    return html.escape(text)
-
-
-def _inline_pictures(fit: Fit) -> list[str]:
-    """Return every picture as SVG that takes its colours from the page."""
+def _pictures(fit: Fit) -> str:
+    """Return every picture as a figure that takes its colours from the page."""
     from calibration.plotting import draw_svg
 
-    drawn = draw_svg(fit, ink=_INK, paper=_PAPER)
-    return [_at_home(svg, f"p{number}-") for number, svg in enumerate(drawn)]
-
-
-def _at_home(svg: str, prefix: str) -> str:
-    """Return an SVG fit to stand beside others in a page: ids of its own, the page's colours."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r'\bid="', f'id="{prefix}', svg)
-    svg = re.sub(r'(href="|url\()#', rf"\1#{prefix}", svg)
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
-    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
-    for colour, variable in _VARIABLES.items():
-        svg = re.sub(colour, variable, svg, flags=re.IGNORECASE)
-    return svg
+    drawn = draw_svg(fit, ink=INK, paper=PAPER)
+    said = [f"{panel.title}: {panel.y_label} against {panel.x_label}" for panel in fit.panels]
+    said.append(f"standardised residuals against {fit.x_label}")
+    figures = [
+        figure(svg, name, alt) for (name, svg), alt in zip(drawn.items(), said, strict=True)
+    ]
+    return f'<div class="plots">{"".join(figures)}</div>'

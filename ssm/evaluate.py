@@ -112,6 +112,24 @@ def accuracy(logits: NDArray[Any], y: NDArray[np.int64]) -> NDArray[np.float64]:
     return np.asarray(((best == y) & finite).mean(axis=-1))
 
 
+def confusion(logits: NDArray[Any], y: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return how often each class (rows) got each answer (columns), over chips and samples.
+
+    logits : (..., n, n_classes). y : (n,). Result (n_classes, n_classes + 1), the last column
+    answers that were not finite.
+
+    Examples
+    --------
+    >>> confusion(np.array([[0.0, 1.0], [np.inf, 0.0]]), np.array([1, 0])).tolist()
+    [[0, 0, 1], [0, 1, 0]]
+    """
+    n = logits.shape[-1]
+    finite = np.isfinite(logits).all(axis=-1)
+    answer = np.where(finite, np.where(finite[..., None], logits, 0).argmax(axis=-1), n)
+    place = (np.broadcast_to(y, answer.shape) * (n + 1) + answer).ravel()
+    return np.bincount(place, minlength=n * (n + 1)).reshape(n, n + 1)
+
+
 def relative_rms(logits: NDArray[Any], reference: NDArray[np.float64]) -> float | None:
     """Return rms(logits - reference) / rms(reference) over chips, samples and classes.
 

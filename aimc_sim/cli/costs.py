@@ -81,11 +81,14 @@ def _put(
     record: dict[str, Any], d: Deployment, inference: Inference, n_steps: int, of: str,
     accuracy: str,
 ) -> None:
-    from ssm.baseline import baseline_record, judge
+    from ssm.baseline import cost_digital, judge
 
     verdict = judge(d, inference, n_steps)
-    twins = baseline_record(d, n_steps)
     n = n_steps if of == "step" else 1
+    twins = {
+        "fp32": cost_digital(d, n_steps, "fp32").times(1 / n),
+        "int8": cost_digital(d, n_steps, "int8").times(1 / n),
+    }
     record["area_m2"] = sum(inference.area_m2.values())
     record["costs"] = {
         "of": of,
@@ -93,7 +96,8 @@ def _put(
         "energy_j_per_step": inference.costs.energy_j / n_steps,
         "step_s": inference.step_s,
         "area_m2": dict(inference.area_m2),
-        "in_logic_j": {name: joule / n for name, joule in twins.items()},
+        "in_logic_j": {name: twin.energy_j for name, twin in twins.items()},
+        "in_logic_breakdown_j": {name: twin.by("kind") for name, twin in twins.items()},
         "verdict": {
             "analog_j_per_step": verdict.analog_j,
             "digital_j_per_step": verdict.digital_j,

@@ -39,10 +39,12 @@ from aimc_sim.cli.options import (
     quantities,
 )
 from aimc_sim.cli.outputs import Outputs, ProgressBar, Writer, as_text, write_whole
+from aimc_sim.cli.page import check_sample, make_exhibits, versions
 from aimc_sim.cli.variations import add_layer_budget, variation_rows
 from aimc_sim.errors import UsageError
 
 if TYPE_CHECKING:
+    from aimc_sim.pages.exhibits import Exhibits
     from aimc_sim.specs import ChipSpec
     from ssm.evaluate import Evaluation
     from ssm.inference import ProgrammedModel
@@ -86,6 +88,10 @@ Logits = Annotated[
         help="Write logits: float (n, classes), chip (times, chips, n, classes).",
     ),
 ]
+Sample = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Sequence whose states the report of --out shows (default: 0)."),
+]
 
 
 def run(
@@ -114,6 +120,7 @@ def run(
     force: Force = False,
     json: Json = None,
     logits: Logits = None,
+    sample: Sample = None,
     quiet: Quiet = False,
 ) -> None:
     """Score a trained model on simulated chips over time."""
@@ -132,6 +139,7 @@ def run(
         check_run(spec, times_s, seed, threads)
         trained, deployed = load_models(model, norm, disc, pool, precision)
         used = choose_data(trained, data, calibrate)
+        shown = check_sample(sample, min(limit or len(used.x), len(used.x)), out is not None)
         from ssm.evaluate import evaluate, vary
 
         note_compilation(quiet)
@@ -160,11 +168,17 @@ def run(
             on = vary(found, used.x, seed=seed, alone=True, on_progress=bar.update)
             record["budget"] = variation_rows(found, on, "on")
             add_layer_budget(record, found, used.x, bar)
+        exhibits = None
+        if out is not None:
+            exhibits = make_exhibits(
+                found, trained, used.x, seed=seed, sample=shown, has_budget=budget,
+                on_progress=bar.update,
+            )
         # here, so that what writing warns of is said once and as one line
         saved = None if save_chip is None else found.deployment.program(seed=seed, chips=chips)
     record["notes"] += warned
     record["wall_s"] = time.perf_counter() - begun
-    write_results(outputs, record, found, saved, quiet=quiet)
+    write_results(outputs, record, found, saved, exhibits, quiet=quiet)
 
 
 def note_compilation(quiet: bool) -> None:
@@ -219,6 +233,7 @@ def make_record(
     return {
         "schema": "aimc-sim.run/1",
         "version": __version__,
+        "versions": versions(),
         "command": command,
         "hashes": {
             "model": model.sha256 or None,
@@ -313,11 +328,11 @@ def score_rows(found: Evaluation) -> dict[str, Any]:
 
 def write_results(
     outputs: Outputs, record: dict[str, Any], found: Evaluation, saved: ProgrammedModel | None,
-    *, quiet: bool,
+    exhibits: Exhibits | None, *, quiet: bool,
 ) -> None:
     """Write files and show the table; nothing appears half-written.
 
-    saved : the chips of --save-chip, as just programmed.
+    saved : the chips of --save-chip, as just programmed. exhibits : of the page, with --out.
     """
     from aimc_sim import report
 
@@ -339,6 +354,11 @@ def write_results(
             writers[f"accuracy.{ending}"] = lambda path: save_accuracy(record, path)
     if any(row["layer"] is not None for row in record.get("budget", ())):
         writers["budget.png"] = lambda path: save_budget(record, path)
+    if exhibits is not None:
+        from aimc_sim.pages.run import run_page
+
+        page = run_page(record, exhibits)
+        writers["report.html"] = lambda path: path.write_text(page, "utf-8")
     outputs.write_folder(writers)
     outputs.show(report.run_report(record, notes=not quiet), text)
 
@@ -374,5 +394,9 @@ def save_placement(layout: Any, spec: Any, path: Path) -> None:
 
 def save_axes(ax: Any, path: Path) -> None:
     """Write a figure; the same data give the same file."""
-    dated = {"Date": None} if path.suffix == ".svg" else None
-    ax.figure.savefig(path, dpi=150, metadata=dated)
+    if path.suffix == ".svg":
+        from aimc_sim.plotting import to_svg
+
+        path.write_text(to_svg(lambda: ax), "utf-8")
+    else:
+        ax.figure.savefig(path, dpi=150)

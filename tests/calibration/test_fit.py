@@ -233,12 +233,13 @@ def test_the_page_holds_its_pictures_and_escapes_what_it_is_told():
     fit = make_fit(notes=("<script>",))
     page = to_html(fit, card="name = 'x'")
     assert page.count("<svg") == 2
-    assert "normal &amp; even" in page and "<script>" not in page
+    assert "normal &amp; even" in page and "&lt;script&gt;" in page
+    assert page.count("<script>") == 1  # the page's own
     assert "prefers-color-scheme:dark" in page and 'name="viewport"' in page
     assert not any(text in page for text in ("http://local", "<img", "src="))
     ids = [part.split('"')[0] for part in page.split(' id="')[1:]]
     assert len(ids) == len(set(ids))
-    assert "var(--points)" in page and "#0072b2" not in page.split("</style>")[1].lower()
+    assert "var(--blue)" in page and "#0072b2" not in page.split("</style>")[1].lower()
     assert to_html(fit) == to_html(fit)
 
 

@@ -244,6 +244,7 @@ def test_folder_is_complete_and_force_replaces_only_its_files(cli, files, tmp_pa
     )
     result = cli(*arguments, "--json", "r.json")
     names = {
+        "report.html",
         "report.json",
         "table.txt",
         "chip.toml",
@@ -429,6 +430,7 @@ def test_map_counts_tiles_cells_and_conversions(cli, files, tmp_path):
     record = json.loads(result.stdout)
     assert record["schema"] == "aimc-sim.map/1"
     assert {path.name for path in (tmp_path / "new").iterdir()} == {
+        "report.html",
         "report.json",
         "table.txt",
         "chip.toml",

@@ -1,0 +1,1 @@
+"""Pages of results for a browser, each whole in itself."""
