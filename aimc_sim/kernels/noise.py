@@ -12,6 +12,8 @@ from aimc_sim.kernels.moving import LASTING, WHITE
 _ZERO = np.float32(0.0)
 _ONE = np.float32(1.0)
 _REACH = np.float32(25.0)  # square of the five sigma beyond which a limit shifts 5e-8 sigma
+# variance [S^2] below which a cell has no noise to speak of: the reciprocal of less overflows
+_LEAST = np.float32(1e-36)
 _FAR = 8.0  # sigmas beyond which a normal has no float64 share left to clip
 _ROOT_HALF = math.sqrt(0.5)
 _PHI_0 = 1 / math.sqrt(2 * math.pi)
@@ -58,7 +60,7 @@ def rectified(mean, variance, floor, ceiling):
 
     Those of the noise itself, unless the cell meets a limit.
     """
-    if variance > _ZERO and meets_a_limit(mean, variance, floor, ceiling):
+    if variance > _LEAST and meets_a_limit(mean, variance, floor, ceiling):
         return clipped_normal(mean, variance, floor, ceiling)
     return min(max(mean, floor), ceiling), variance
 
@@ -90,7 +92,7 @@ def expect_reads(
         for i in range(base.size):
             slow = noise_s[i] * bands
             total = variance[i] + slow * slow
-            if total > _ZERO and meets_a_limit(base[i], total, floor, ceiling):
+            if total > _LEAST and meets_a_limit(base[i], total, floor, ceiling):
                 mean[i], left = clipped_normal(base[i], total, floor, ceiling)
                 variance[i] *= left / total
                 if moving.size > 0:
@@ -106,7 +108,7 @@ def expect_reads(
         below, left_below = rectified(low, total, floor, ceiling)
         above, left_above = rectified(low + telegraph.amplitude_s[t], total, floor, ceiling)
         keep = _ZERO
-        if total > _ZERO:
+        if total > _LEAST:
             keep = (left_below + share * (left_above - left_below)) / total
         jump[t] = above - below
         mean[i] = below + share * jump[t]
