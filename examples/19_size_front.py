@@ -1,48 +1,70 @@
 """Size against accuracy: S4D models of many widths, states and bits, and which of them to pick.
 
     python examples/19_size_front.py train --out DIR [--task smnist] [--data FILE] [--device cuda]
-        [--shapes 2x64x64 2x32x16 ...] [--precisions W8A8 W4A6-A8x8 ...] [--quick]
-    python examples/19_size_front.py report DIR [--picture front.png]
+        [--designs 2x64x64 2x24x16/W4A8-A8x8 2x24x16@0.5/W4A8-A8x8 ...] [--quick]
+    python examples/19_size_front.py score --out DIR MODEL ... [--task smnist] [--data FILE]
+    python examples/19_size_front.py collect DIR ... --rows docs/fronts.jsonl
+    python examples/19_size_front.py report ROWS ... [--picture front.png]
 
-A shape is layers x heads x states. Every shape is trained in float, then once for every precision
-with the state rounded at each step; W4A6-A8x8 has 4-bit weights, 6-bit activations, 8 bits of A
-and of the state. `train` appends a line to DIR/front.jsonl for every model as it ends and skips
-what is there already; several may write to one folder. `report` prints accuracy beside
-parameters, memory and bit operations, marks the designs that no other beats in accuracy and in
-cost (the Pareto set), and says which is the smallest within a point of the largest float model.
+A design is layers x heads x states: trained in float, and, behind a slash, then with the state
+rounded at each step; W4A8-A6x7 has 4-bit weights, 8-bit activations, 6 bits of A and 7 of the
+state. @0.5 keeps half of the states by balanced truncation in between. `train` appends a line to
+DIR/front.jsonl for every design as it ends and goes on from the models there; `score` does so for
+files of models. `collect` adds what every model takes: parameters, memory, bit operations, cells
+and tiles. `report` reads those lines and needs no models: it marks the designs that no other beats
+in accuracy and cost (the Pareto set), and picks the smallest within a point of the largest float
+model. docs/fronts.jsonl holds the lines behind docs/fronts.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ssm import fine_tune, load, load_task, save, start_models
-from ssm.complexity import measure
-from ssm.quantize import Precision
+from aimc_sim.specs import ChipSpec
+from ssm import Model, deploy, fine_tune, load, load_task, prune, save, start_models, train
+from ssm.compact import in_single_precision
+from ssm.fronts import named_precision, pareto, size_of
 from ssm.tasks import Task
 from ssm.tune import TunedEpoch
 
-SHAPES = ("2x64x64", "2x48x32", "2x32x32", "2x32x16", "2x24x16", "1x64x32", "1x32x32")
-PRECISIONS = {
-    "W8A8": Precision(a=8, c=8, d=8, mix=8, enc=8, dec=8, state=8, act=8),
-    "W4A6-A8x8": Precision(a=8, c=4, d=4, mix=4, enc=4, dec=4, state=8, act=6),
-    "W3A5-A7x7": Precision(a=7, c=3, d=3, mix=3, enc=4, dec=4, state=7, act=5),
-}
+CHIP = "reram-wan2022"  # whose cells and tiles are counted, A on tiles too (leapfrog)
+COSTS = ("memory_bits", "bops_per_step")
 LOSS = 0.01  # of accuracy that a design may cost
+NEXT_TO_ROUND = {"lr": 3e-3, "kernel_lr": 7e-4, "ramp": 0.2}
 
 
-def few(task: Task) -> Task:
-    """Return a task of a few sequences."""
-    return Task(
-        task.name, task.x_train[:256], task.y_train[:256], task.x_test[:128], task.y_test[:128],
-        task.n_classes, task.source,
-    )
+class Design(NamedTuple):
+    """One design: how large, how much of it stays, how many bits."""
+
+    layers: int
+    heads: int
+    states: int
+    keep: float
+    bits: str
+
+    @classmethod
+    def parse(cls, text: str) -> Design:
+        """Return the design of text such as 2x24x16@0.5/W4A8-A8x8."""
+        size, _, bits = text.partition("/")
+        shape, _, keep = size.partition("@")
+        layers, heads, states = map(int, shape.split("x"))
+        return cls(layers, heads, states, float(keep or 1), bits or "float")
+
+    @property
+    def shape(self) -> str:
+        """Layers x heads x states before pruning."""
+        return f"{self.layers}x{self.heads}x{self.states}"
+
+    def file(self, task: str, seed: int) -> str:
+        """Return the file of the model of one seed."""
+        kept = "" if self.keep == 1 else f"-keep{self.keep:g}"
+        return f"s4d-{task}-{self.shape}{kept}-{self.bits.lower()}-{seed}.safetensors"
 
 
 class Log:
@@ -58,127 +80,221 @@ class Log:
         self.accuracy = epoch.validation
         shown = " ".join(f"{100 * share:6.2f}" for share in self.accuracy)
         print(
-            f"{self.name:24} epoch {epoch.number:2d}/{epoch.n_epochs}  test {shown} %  "
-            f"{epoch.wall_s:.0f} s",
+            f"{self.name:28} epoch {epoch.number:2d}/{epoch.n_epochs}  training "
+            f"{100 * np.mean(epoch.accuracy):6.2f}  test {shown} %  {epoch.wall_s:.0f} s",
             flush=True,
         )
 
 
-def read_rows(folder: Path) -> list[dict[str, Any]]:
-    """Return the models of a folder that are done."""
-    file = folder / "front.jsonl"
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+def few(task: Task) -> Task:
+    """Return a task of a few sequences."""
+    return Task(
+        task.name, task.x_train[:96], task.y_train[:96], task.x_test[:64], task.y_test[:64],
+        task.n_classes, task.source,
+    )
 
 
-def train(options: argparse.Namespace) -> None:
-    """Train every shape in float and at every precision that is not there yet."""
-    options.out.mkdir(parents=True, exist_ok=True)
+def find_task(options: argparse.Namespace) -> Task:
+    """Return the task, or a little of it."""
     task = load_task(options.task, options.data)
-    task = few(task) if options.quick else task
-    seeds = range(options.seeds)
-    common = {
-        "device": options.device, "validate": (task.x_test, task.y_test),
-        "batch_size": options.batch,
+    return few(task) if options.quick else task
+
+
+def read_rows(files: Sequence[Path]) -> list[dict[str, Any]]:
+    """Return the rows of files of lines."""
+    lines = [line for file in files if file.exists() for line in file.read_text().splitlines()]
+    return [json.loads(line) for line in lines]
+
+
+def write_row(
+    out: Path, task: Task, design: Design, file: str, test: Sequence[float], source: str
+) -> None:
+    """Append the row of a design; file : the model of the first seed, seen from the folder."""
+    row = {
+        "task": task.name, "shape": design.shape, "keep": design.keep, "precision": design.bits,
+        "test": [round(float(share), 6) for share in test], "n_test": len(task.y_test),
+        "source": source, "file": file,
     }
-    for shape in options.shapes:
-        n_layers, n_heads, n_states = map(int, shape.split("x"))
-        done = {row["precision"] for row in read_rows(options.out) if row["shape"] == shape}
-        wanted = [name for name in options.precisions if name not in done]
-        if "float" in done and not wanted:
-            continue
-
-        def keep(models: list[Any], precision: str, log: Log, shape: str = shape) -> None:
-            file = f"s4d-{task.name}-{shape}-{precision.lower()}.pt"
-            save(models[0].replace(name=file.removesuffix(".pt")), options.out / file)
-            row = {
-                "task": task.name, "shape": shape, "precision": precision, "file": file,
-                "test": log.accuracy.tolist(), "n_test": len(task.x_test),
-            }
-            with (options.out / "front.jsonl").open("a") as lines:
-                lines.write(json.dumps(row) + "\n")
-
-        log = Log(f"{shape} float")
-        models = fine_tune(
-            start_models(
-                seeds, d_input=task.x_train.shape[-1], n_classes=task.n_classes, n_heads=n_heads,
-                n_states=n_states, n_layers=n_layers, norm="post", task=task.name,
-            ),
-            task, epochs=options.epochs, lr=options.lr, kernel_lr=2e-3, on_epoch=log, **common,
-        )
-        if "float" not in done:
-            keep(models, "float", log)
-        for name in wanted:
-            log = Log(f"{shape} {name}")
-            tuned = fine_tune(
-                models, task, precision=PRECISIONS[name], epochs=options.rounded_epochs, lr=3e-3,
-                kernel_lr=7e-4, ramp=0.2, on_epoch=log, **common,
-            )
-            keep(tuned, name, log)
+    with (out / "front.jsonl").open("a") as lines:
+        lines.write(json.dumps(row) + "\n")
 
 
-def pareto(rows: list[dict[str, Any]], cost: str) -> set[int]:
-    """Return which rows no other beats: none is as accurate for less of `cost`."""
-    return {
-        i
-        for i, row in enumerate(rows)
-        if not any(
-            other["mean"] >= row["mean"] and other[cost] <= row[cost]
-            and (other["mean"], other[cost]) != (row["mean"], row[cost])
-            for other in rows
-        )
-    }
-
-
-def measured(folder: Path) -> list[dict[str, Any]]:
-    """Return the rows of a folder with mean accuracy and what every model costs."""
+def collect(options: argparse.Namespace) -> None:
+    """Write the rows of folders with the size of every model, in the place of its file."""
     rows = []
-    for row in read_rows(folder):
-        shares = np.array(row["test"])
-        spread = shares.std(ddof=1) if len(shares) > 1 else math.nan
-        rows.append(
-            row | measure(load(folder / row["file"]))
-            | {"mean": float(shares.mean()), "spread": float(spread)}
+    for folder in options.folders:
+        for row in read_rows([folder / "front.jsonl"]):
+            model = in_single_precision(load(folder / row.pop("file")))
+            rows.append({**row, **size_of(model, ChipSpec.preset(CHIP)), "chip": CHIP})
+            print(f"{rows[-1]['task']} {name_of(rows[-1])} {rows[-1]['precision']}", flush=True)
+    options.rows.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def run_training(options: argparse.Namespace) -> None:
+    """Train every design that has no row yet."""
+    options.out.mkdir(parents=True, exist_ok=True)
+    task = find_task(options)
+    for text in options.designs:
+        design = Design.parse(text)
+        done = {
+            Design.parse(f"{row['shape']}@{row['keep']}/{row['precision']}")
+            for row in read_rows([options.out / "front.jsonl"]) if row["task"] == task.name
+        }
+        exact = design._replace(keep=1.0, bits="float")
+        if exact not in done:
+            keep_models(options, task, exact, *train_exactly(options, task, exact))
+        if design not in done and design != exact:
+            files = [exact.file(task.name, seed) for seed in range(options.seeds)]
+            models = [load(options.out / file) for file in files]
+            keep_models(options, task, design, *train_rounded(options, task, design, models))
+
+
+def train_exactly(
+    options: argparse.Namespace, task: Task, design: Design
+) -> tuple[list[Model], np.ndarray, int]:
+    """Return float models of all seeds, their test accuracy, and the epochs."""
+    sizes = {"n_heads": design.heads, "n_states": design.states, "n_layers": design.layers}
+    if task.name == "fsdd":  # few sequences: regularised, as in 13_spoken_digits.py
+        models = [
+            train(
+                task, **sizes, epochs=options.epochs, lr=2e-2, batch_size=32, dt_min=5e-3,
+                dt_max=0.2, dropout=0.1, weight_noise=0.05, label_smoothing=0.05, seed=seed,
+            )
+            for seed in range(options.seeds)
+        ]
+        return models, np.array([exact_score(model, task) for model in models]), options.epochs
+    log = Log(f"{design.shape} float")
+    start = start_models(
+        range(options.seeds), d_input=task.x_train.shape[-1], n_classes=task.n_classes, **sizes,
+        norm="post", task=task.name,
+    )
+    models = fine_tune(
+        [standardised(model, task) for model in start], task, epochs=options.epochs,
+        batch_size=options.batch, lr=options.lr, kernel_lr=options.lr / 5, on_epoch=log,
+        device=options.device, validate=(task.x_test, task.y_test),
+    )
+    return models, log.accuracy, options.epochs
+
+
+def exact_score(model: Model, task: Task) -> float:
+    """Return the share of test sequences that a model in float gets right."""
+    return float((model.logits(task.x_test).argmax(axis=1) == task.y_test).mean())
+
+
+def standardised(model: Model, task: Task) -> Model:
+    """Return an untrained model whose encoder first brings features to mean 0 and variance 1."""
+    features = task.x_train.reshape(-1, task.x_train.shape[-1]).astype(float)
+    spread = features.std(axis=0)
+    weight = model.encoder_weight / np.where(spread > 0, spread, 1.0)[:, np.newaxis]
+    bias = model.encoder_bias - features.mean(axis=0) @ weight
+    return model.replace(encoder_weight=weight, encoder_bias=bias)
+
+
+def train_rounded(
+    options: argparse.Namespace, task: Task, design: Design, models: Sequence[Model]
+) -> tuple[list[Model], list[float], int]:
+    """Return models pruned and rounded as a design says, their test accuracy, and the epochs."""
+    epochs = 0 if design.bits == "float" and design.keep == 1 else options.rounded_epochs
+    groups = [list(models)]
+    if design.keep < 1:  # heads keep different numbers of modes: no common shape
+        n_steps = task.x_train.shape[1]
+        groups = [[prune(model, design.keep, n_steps=n_steps)] for model in models]
+    tuned: list[Model] = []
+    test: list[float] = []
+    for group in groups:
+        log = Log(f"{design.shape}@{design.keep:g} {design.bits}")
+        tuned += fine_tune(
+            group, task, epochs=epochs, batch_size=options.batch, device=options.device,
+            precision=None if design.bits == "float" else named_precision(design.bits),
+            validate=(task.x_test, task.y_test), on_epoch=log, **NEXT_TO_ROUND,
         )
-    return rows
+        test += log.accuracy.tolist()
+    return tuned, test, epochs
+
+
+def keep_models(
+    options: argparse.Namespace, task: Task, design: Design, models: Sequence[Model],
+    test: Sequence[float], epochs: int,
+) -> None:
+    """Save the models of all seeds and append the row."""
+    for seed, model in enumerate(models):
+        file = design.file(task.name, seed)
+        named = in_single_precision(model).replace(name=file.removesuffix(".safetensors"))
+        save(named, options.out / file)
+    words = f"trained by this script, seeds 0 to {len(models) - 1}, {epochs} epochs"
+    write_row(options.out, task, design, design.file(task.name, 0), test, words)
+
+
+def run_scoring(options: argparse.Namespace) -> None:
+    """Append a row for every file of a model: the error-free network, rounded as it asks."""
+    options.out.mkdir(parents=True, exist_ok=True)
+    task = find_task(options)
+    for file in options.models:
+        model = load(file)
+        n_states = 2 * model.layers[0].pole.shape[1]
+        design = Design(model.n_layers, model.n_heads, n_states, 1.0, named_bits(model))
+        ideal = deploy(model, ChipSpec.preset("ideal"), "digital", calibrate=task.calibration())
+        share = float(ideal.program().infer(task.x_test).accuracy(task.y_test)[0])
+        write_row(
+            options.out, task, design, str(file.resolve()), [share], f"examples/models/{file.name}"
+        )
+        print(f"{file.name}: {100 * share:.2f} %", flush=True)
+
+
+def named_bits(model: Model) -> str:
+    """Return the name of a model's precision."""
+    bits = model.precision
+    return f"W{bits['mix']}A{bits['act']}-A{bits['a']}x{bits['state']}" if bits else "float"
 
 
 def report(options: argparse.Namespace) -> None:
-    """Print the front, and draw it where asked."""
-    rows = measured(options.folder)
+    """Print the front of every task, and draw it where asked."""
+    rows = read_rows(options.rows)
     if not rows:
-        raise SystemExit(f"no models in {options.folder}: run `train --out {options.folder}` first")
+        raise SystemExit("no rows: run `train --out DIR` first, or give docs/fronts.jsonl")
+    for row in rows:
+        row["mean"] = float(np.mean(row["test"]))
+        row["spread"] = float(np.std(row["test"], ddof=1)) if len(row["test"]) > 1 else None
     for task in dict.fromkeys(row["task"] for row in rows):
-        own = [row for row in rows if row["task"] == task]
-        show(own)
+        show([row for row in rows if row["task"] == task])
     if options.picture is not None:
         draw(rows, options.picture)
 
 
+def name_of(row: dict[str, Any]) -> str:
+    """Return the size of a row in words."""
+    return row["shape"] + ("" if row["keep"] == 1 else f", {100 * row['keep']:g} %")
+
+
 def show(rows: list[dict[str, Any]]) -> None:
     """Print the front of one task."""
-    base = max((row for row in rows if row["precision"] == "float"), key=lambda row: row["memory_bits"])
-    best = {cost: pareto(rows, cost) for cost in ("memory_bits", "bops_per_step")}
+    exact = [row for row in rows if row["precision"] == "float"]
+    base = max(exact or rows, key=lambda row: row["memory_bits"])
+    best = {cost: pareto([r["mean"] for r in rows], [r[cost] for r in rows]) for cost in COSTS}
     print(
-        f"\n{rows[0]['task']}: {len(rows[0]['test'])} seeds, {rows[0]['n_test']} test sequences; "
-        "* no other model is as accurate for less\n"
-        f"{'shape':10}{'precision':12}{'test %':>16}{'parameters':>12}{'memory kbit':>14}"
-        f"{'kBOP a step':>14}{'memory':>10}{'BOPs':>10}"
+        f"\n{rows[0]['task']}: {rows[0]['n_test']:,} test sequences; x: less than "
+        f"{base['shape']} in float; *: no other design is as accurate for less\n"
+        f"{'design':16}{'precision':12}{'test %':>16}{'seeds':>6}{'parameters':>12}"
+        f"{'memory, kbit':>16}{'kBOP a step':>18}{'cells':>8}{'tiles':>6}"
     )
-    for i, row in sorted(enumerate(rows), key=lambda item: -item[1]["bops_per_step"]):
-        score = f"{100 * row['mean']:.2f} +- {100 * row['spread']:.2f}"
-        marks = ["*" if i in best[cost] else " " for cost in best]
+    for i in sorted(range(len(rows)), key=lambda i: -rows[i]["memory_bits"]):
+        row = rows[i]
+        score = f"{100 * row['mean']:.2f}"
+        score += "" if row["spread"] is None else f" +- {100 * row['spread']:.2f}"
+        costs = [
+            f"{row[cost] / 1e3:.1f} ({base[cost] / row[cost]:.0f} x)" + " *"[int(best[cost][i])]
+            for cost in COSTS
+        ]
         print(
-            f"{row['shape']:10}{row['precision']:12}{score:>16}{row['parameters']:>12,}"
-            f"{row['memory_bits'] / 1e3:>12.1f} {marks[0]}{row['bops_per_step'] / 1e3:>12.1f} "
-            f"{marks[1]}{base['memory_bits'] / row['memory_bits']:>8.1f} x"
-            f"{base['bops_per_step'] / row['bops_per_step']:>8.0f} x"
+            f"{name_of(row):16}{row['precision']:12}{score:>16}{len(row['test']):>6}"
+            f"{row['parameters']:>12,}{costs[0]:>16}{costs[1]:>18}{row['cells']:>8}{row['tiles']:>6}"
         )
     near = [row for row in rows if row["mean"] >= base["mean"] - LOSS]
-    pick = min(near, key=lambda row: row["bops_per_step"])
+    pick = min(near, key=lambda row: row["memory_bits"])
     print(
-        f"within {100 * LOSS:.0f} point of {base['shape']} float: {pick['shape']} "
-        f"{pick['precision']}, {base['bops_per_step'] / pick['bops_per_step']:.0f} x fewer bit "
-        f"operations, {base['memory_bits'] / pick['memory_bits']:.0f} x less memory, "
+        f"smallest within {100 * LOSS:.0f} point of {base['shape']} float: {name_of(pick)} "
+        f"{pick['precision']}, {base['memory_bits'] / pick['memory_bits']:.1f} x less memory, "
+        f"{base['bops_per_step'] / pick['bops_per_step']:.0f} x fewer bit operations, "
         f"{100 * (pick['mean'] - base['mean']):+.2f} points"
     )
 
@@ -190,20 +306,24 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     tasks = list(dict.fromkeys(row["task"] for row in rows))
     figure = Figure(figsize=(9, 3.6 * len(tasks)), layout="constrained")
     grid = figure.subplots(len(tasks), 2, squeeze=False, sharey="row")
-    names = list(dict.fromkeys(row["precision"] for row in rows))
+    kinds = {"float": "o", "W8": "s", "W4": "D", "W3": "^", "W2": "v"}
     for axes, task in zip(grid, tasks, strict=True):
         own = [row for row in rows if row["task"] == task]
-        for ax, cost, label in (
-            (axes[0], "memory_bits", "memory [bit]"),
-            (axes[1], "bops_per_step", "bit operations a step"),
+        for ax, cost, label in zip(
+            axes, COSTS, ("memory [bit]", "bit operations a step"), strict=True
         ):
-            for name, marker in zip(names, "osD^v<>", strict=False):
-                points = [row for row in own if row["precision"] == name]
-                ax.errorbar(
-                    [row[cost] for row in points], [100 * row["mean"] for row in points],
-                    [100 * row["spread"] for row in points], fmt=marker, capsize=2, label=name,
-                )
-            front = sorted((own[i] for i in pareto(own, cost)), key=lambda row: row[cost])
+            for k, (kind, marker) in enumerate(kinds.items()):
+                points = [row for row in own if row["precision"].split("A")[0] == kind]
+                if points:
+                    ax.errorbar(
+                        [row[cost] for row in points], [100 * row["mean"] for row in points],
+                        [100 * (row["spread"] or 0) for row in points], fmt=marker, capsize=2,
+                        color=f"C{k}", label="float" if kind == "float" else f"{kind[1:]}-bit weights",
+                    )
+            mask = pareto([row["mean"] for row in own], [row[cost] for row in own])
+            front = sorted(
+                (row for row, on in zip(own, mask, strict=True) if on), key=lambda row: row[cost]
+            )
             ax.step(
                 [row[cost] for row in front], [100 * row["mean"] for row in front],
                 where="post", color="0.5", linewidth=1, zorder=0, label="Pareto set",
@@ -211,32 +331,39 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
             ax.set_xscale("log")
             ax.set_xlabel(label)
         axes[0].set_ylabel(f"{task}: test accuracy [%]")
-    grid[0][0].legend(fontsize="small")
-    figure.savefig(path, dpi=150)
+        axes[1].legend(fontsize="small", loc="lower right")
+    figure.savefig(path, dpi=110)
 
 
 def main() -> None:
-    """Train models, or report those that are there."""
+    """Train or score models, or report what was measured."""
     parser = argparse.ArgumentParser(description="size against accuracy")
     commands = parser.add_subparsers(required=True)
-    first = commands.add_parser("train", help="train models into a folder")
-    first.set_defaults(call=train)
-    first.add_argument("--out", type=Path, required=True, help="folder of models and results")
-    first.add_argument("--task", default="smnist")
-    first.add_argument("--data", help="file or folder of the task's data (default: AIMC_DATA)")
+    first = commands.add_parser("train", help="train designs into a folder")
+    first.set_defaults(call=run_training)
+    first.add_argument("--designs", nargs="+", default=["2x64x64", "2x24x16/W4A8-A8x8"])
     first.add_argument("--device", help="torch device (default: the GPU where there is one)")
-    first.add_argument("--shapes", nargs="+", default=SHAPES)
-    first.add_argument("--precisions", nargs="+", default=tuple(PRECISIONS), choices=PRECISIONS)
     first.add_argument("--seeds", type=int, default=3)
-    first.add_argument("--epochs", type=int, default=14, help="in float")
-    first.add_argument("--rounded-epochs", type=int, default=7)
-    first.add_argument("--batch", type=int, default=64)
+    first.add_argument("--epochs", type=int, default=12, help="in float")
+    first.add_argument("--rounded-epochs", type=int, default=6)
+    first.add_argument("--batch", type=int, default=128)
     first.add_argument("--lr", type=float, default=1e-2, help="in float")
-    first.add_argument("--quick", action="store_true", help="a smoke run on few sequences")
-    second = commands.add_parser("report", help="print the front of a folder")
-    second.set_defaults(call=report)
-    second.add_argument("folder", type=Path)
-    second.add_argument("--picture", type=Path)
+    second = commands.add_parser("score", help="score files of models")
+    second.set_defaults(call=run_scoring)
+    second.add_argument("models", type=Path, nargs="+")
+    for each in (first, second):
+        each.add_argument("--out", type=Path, required=True, help="folder of models and rows")
+        each.add_argument("--task", default="smnist")
+        each.add_argument("--data", help="file or folder of the task's data (default: AIMC_DATA)")
+        each.add_argument("--quick", action="store_true", help="a smoke run on few sequences")
+    last = commands.add_parser("collect", help="add the size of every model")
+    last.set_defaults(call=collect)
+    last.add_argument("folders", type=Path, nargs="+", help="of models and front.jsonl")
+    last.add_argument("--rows", type=Path, required=True, help="file to write")
+    third = commands.add_parser("report", help="print and draw the front of rows")
+    third.set_defaults(call=report)
+    third.add_argument("rows", type=Path, nargs="+", help="files of lines, as collect writes them")
+    third.add_argument("--picture", type=Path)
     options = parser.parse_args()
     options.call(options)
 

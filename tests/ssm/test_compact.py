@@ -48,3 +48,13 @@ def test_numbers_that_need_float64_keep_it(tmp_path):
     back = ssm.load(tmp_path / "model.safetensors")
     np.testing.assert_array_equal(back.layers[0].pole, model.layers[0].pole)
     np.testing.assert_array_equal(back.decoder_weight, model.decoder_weight)
+
+
+def test_a_pruned_model_keeps_its_empty_places_and_answers():
+    model, x = random_model(5, n_heads=6, n_modes=4), random_input(2, 4, 50)
+    pruned = ssm.prune(model, 0.5, scope="global")
+    assert any((layer.mode_weight == 0).any() for layer in pruned.layers)
+    small = in_single_precision(pruned)
+    for layer in small.layers:
+        np.testing.assert_array_equal(layer.drive != 0, layer.mode_weight > 0)
+    assert relative_error(small.logits(x), pruned.logits(x)) < 1e-5
