@@ -125,7 +125,8 @@ def collect(options: argparse.Namespace) -> None:
     for folder in options.folders:
         for row in read_rows([folder / "front.jsonl"]):
             model = in_single_precision(load(folder / row.pop("file")))
-            rows.append({**row, **size_of(model, ChipSpec.preset(CHIP)), "chip": CHIP})
+            size = size_of(model, ChipSpec.preset(CHIP))
+            rows.append({**row, "norm": model.norm, **size, "chip": CHIP})
             print(f"{rows[-1]['task']} {name_of(rows[-1])} {rows[-1]['precision']}", flush=True)
     options.rows.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
@@ -151,8 +152,8 @@ def run_training(options: argparse.Namespace) -> None:
 
 def train_exactly(
     options: argparse.Namespace, task: Task, design: Design
-) -> tuple[list[Model], np.ndarray, int]:
-    """Return float models of all seeds, their test accuracy, and the epochs."""
+) -> tuple[list[Model], list[float], str]:
+    """Return float models of all seeds, their test accuracy, and how they were trained."""
     sizes = {"n_heads": design.heads, "n_states": design.states, "n_layers": design.layers}
     if task.name == "fsdd":  # few sequences: regularised, as in 13_spoken_digits.py
         models = [
@@ -162,7 +163,8 @@ def train_exactly(
             )
             for seed in range(options.seeds)
         ]
-        return models, np.array([exact_score(model, task) for model in models]), options.epochs
+        test = [exact_score(model, task) for model in models]
+        return models, test, f"{options.epochs} epochs"
     log = Log(f"{design.shape} float")
     start = start_models(
         range(options.seeds), d_input=task.x_train.shape[-1], n_classes=task.n_classes, **sizes,
@@ -173,7 +175,8 @@ def train_exactly(
         batch_size=options.batch, lr=options.lr, kernel_lr=options.lr / 5, on_epoch=log,
         device=options.device, validate=(task.x_test, task.y_test),
     )
-    return models, log.accuracy, options.epochs
+    words = f"{options.epochs} epochs of batches of {options.batch}, lr {options.lr:g}"
+    return models, log.accuracy.tolist(), words
 
 
 def exact_score(model: Model, task: Task) -> float:
@@ -192,9 +195,8 @@ def standardised(model: Model, task: Task) -> Model:
 
 def train_rounded(
     options: argparse.Namespace, task: Task, design: Design, models: Sequence[Model]
-) -> tuple[list[Model], list[float], int]:
-    """Return models pruned and rounded as a design says, their test accuracy, and the epochs."""
-    epochs = 0 if design.bits == "float" and design.keep == 1 else options.rounded_epochs
+) -> tuple[list[Model], list[float], str]:
+    """Return models pruned and rounded as a design says, their test accuracy, and how."""
     groups = [list(models)]
     if design.keep < 1:  # heads keep different numbers of modes: no common shape
         n_steps = task.x_train.shape[1]
@@ -204,24 +206,25 @@ def train_rounded(
     for group in groups:
         log = Log(f"{design.shape}@{design.keep:g} {design.bits}")
         tuned += fine_tune(
-            group, task, epochs=epochs, batch_size=options.batch, device=options.device,
+            group, task, epochs=options.rounded_epochs, batch_size=options.batch,
+            device=options.device,
             precision=None if design.bits == "float" else named_precision(design.bits),
             validate=(task.x_test, task.y_test), on_epoch=log, **NEXT_TO_ROUND,
         )
         test += log.accuracy.tolist()
-    return tuned, test, epochs
+    return tuned, test, f"{options.rounded_epochs} epochs of batches of {options.batch}"
 
 
 def keep_models(
     options: argparse.Namespace, task: Task, design: Design, models: Sequence[Model],
-    test: Sequence[float], epochs: int,
+    test: Sequence[float], how: str,
 ) -> None:
     """Save the models of all seeds and append the row."""
     for seed, model in enumerate(models):
         file = design.file(task.name, seed)
         named = in_single_precision(model).replace(name=file.removesuffix(".safetensors"))
         save(named, options.out / file)
-    words = f"trained by this script, seeds 0 to {len(models) - 1}, {epochs} epochs"
+    words = f"trained by this script, seeds 0 to {len(models) - 1}, {how}"
     write_row(options.out, task, design, design.file(task.name, 0), test, words)
 
 
@@ -314,11 +317,12 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
         ):
             for k, (kind, marker) in enumerate(kinds.items()):
                 points = [row for row in own if row["precision"].split("A")[0] == kind]
+                words = "float" if kind == "float" else f"{kind[1:]}-bit weights"
                 if points:
                     ax.errorbar(
                         [row[cost] for row in points], [100 * row["mean"] for row in points],
                         [100 * (row["spread"] or 0) for row in points], fmt=marker, capsize=2,
-                        color=f"C{k}", label="float" if kind == "float" else f"{kind[1:]}-bit weights",
+                        color=f"C{k}", label=words,
                     )
             mask = pareto([row["mean"] for row in own], [row[cost] for row in own])
             front = sorted(
@@ -341,13 +345,13 @@ def main() -> None:
     commands = parser.add_subparsers(required=True)
     first = commands.add_parser("train", help="train designs into a folder")
     first.set_defaults(call=run_training)
-    first.add_argument("--designs", nargs="+", default=["2x64x64", "2x24x16/W4A8-A8x8"])
+    first.add_argument("--designs", nargs="+", default=["2x24x16/W4A8-A8x8", "2x24x16/W4A8-A8x10"])
     first.add_argument("--device", help="torch device (default: the GPU where there is one)")
     first.add_argument("--seeds", type=int, default=3)
-    first.add_argument("--epochs", type=int, default=12, help="in float")
-    first.add_argument("--rounded-epochs", type=int, default=6)
-    first.add_argument("--batch", type=int, default=128)
-    first.add_argument("--lr", type=float, default=1e-2, help="in float")
+    first.add_argument("--epochs", type=int, default=18, help="in float")
+    first.add_argument("--rounded-epochs", type=int, default=8)
+    first.add_argument("--batch", type=int, default=256)
+    first.add_argument("--lr", type=float, default=1.5e-2, help="in float")
     second = commands.add_parser("score", help="score files of models")
     second.set_defaults(call=run_scoring)
     second.add_argument("models", type=Path, nargs="+")
