@@ -2,7 +2,7 @@
 
     python examples/19_size_front.py train --out DIR [--task smnist] [--data FILE] [--device cuda]
         [--designs 2x64x64 2x24x16/W4A8-A8x8 2x24x16@0.5/W4A8-A8x8 ...] [--quick]
-    python examples/19_size_front.py score --out DIR MODEL ... [--task smnist] [--data FILE]
+    python examples/19_size_front.py score --out DIR MODEL ... [--short] [--data FILE]
     python examples/19_size_front.py collect DIR ... --rows docs/fronts.jsonl
     python examples/19_size_front.py report ROWS ... [--picture front.png]
 
@@ -10,9 +10,10 @@ A design is layers x heads x states: trained in float, and, behind a slash, then
 rounded at each step; W4A8-A6x7 has 4-bit weights, 8-bit activations, 6 bits of A and 7 of the
 state. @0.5 keeps half of the states by balanced truncation in between. `train` appends a line to
 DIR/front.jsonl for every design as it ends and goes on from the models there; `score` does so for
-files of models. `collect` adds what every model takes: parameters, memory, bit operations, cells
-and tiles. `report` reads those lines and needs no models: it marks the designs that no other beats
-in accuracy and cost (the Pareto set), and picks the smallest within a point of the largest float
+files of models, with --short after biases went into 16 bits and steps of states into 8.
+`collect` adds what every model takes: parameters, memory, bit operations, cells and tiles.
+`report` reads those lines and needs no models: it marks the designs that no other beats in
+accuracy and cost (the Pareto set), and picks the smallest within a point of the largest float
 model. docs/fronts.jsonl holds the lines behind docs/fronts.md.
 """
 
@@ -28,7 +29,7 @@ import numpy as np
 
 from aimc_sim.specs import ChipSpec
 from ssm import Model, deploy, fine_tune, load, load_task, prune, save, start_models, train
-from ssm.compact import in_single_precision
+from ssm.compact import in_short_formats, in_single_precision
 from ssm.fronts import named_precision, pareto, size_of
 from ssm.tasks import Task
 from ssm.tune import TunedEpoch
@@ -229,19 +230,33 @@ def keep_models(
 
 
 def run_scoring(options: argparse.Namespace) -> None:
-    """Append a row for every file of a model: the error-free network, rounded as it asks."""
+    """Append a row for files of models: the error-free network, rounded as each asks.
+
+    Files of one design are its seeds. With --short biases take 16 bits and steps of states 8.
+    """
     options.out.mkdir(parents=True, exist_ok=True)
     task = find_task(options)
+    groups: dict[Design, list[tuple[str, float]]] = {}
+    sources: dict[Design, list[str]] = {}
     for file in options.models:
         model = load(file)
         n_states = 2 * model.layers[0].pole.shape[1]
         design = Design(model.n_layers, model.n_heads, n_states, 1.0, named_bits(model))
+        kept = str(file.resolve())
+        if options.short:
+            model, kept = in_short_formats(model), file.name
+            save(model, options.out / kept)
         ideal = deploy(model, ChipSpec.preset("ideal"), "digital", calibrate=task.calibration())
         share = float(ideal.program().infer(task.x_test).accuracy(task.y_test)[0])
-        write_row(
-            options.out, task, design, str(file.resolve()), [share], f"examples/models/{file.name}"
-        )
+        groups.setdefault(design, []).append((kept, share))
+        sources.setdefault(design, []).append(file.name)
         print(f"{file.name}: {100 * share:.2f} %", flush=True)
+    for design, scored in groups.items():
+        write_row(
+            options.out, task, design, scored[0][0], [share for _, share in scored],
+            f"{', '.join(sources[design])} on the error-free chip"
+            + (", biases and steps of states short" if options.short else ""),
+        )
 
 
 def named_bits(model: Model) -> str:
@@ -355,6 +370,7 @@ def main() -> None:
     second = commands.add_parser("score", help="score files of models")
     second.set_defaults(call=run_scoring)
     second.add_argument("models", type=Path, nargs="+")
+    second.add_argument("--short", action="store_true", help="16-bit biases, 8-bit steps of states")
     for each in (first, second):
         each.add_argument("--out", type=Path, required=True, help="folder of models and rows")
         each.add_argument("--task", default="smnist")

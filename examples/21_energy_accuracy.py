@@ -36,7 +36,7 @@ MODELS = Path(__file__).parent / "models"
 DAY_S = 86_400.0
 LOGIC = ("encoder", "readout", "mixing", "decoder")
 INT8 = Precision(a=8, c=8, d=8, mix=8, enc=8, dec=8, state=16, act=8)
-ROUNDED = ("s4d-smnist-w4a6-a8x8", "s4d-smnist-2x24x16-w4a8-a8x8")
+ROUNDED = ("s4d-smnist-w4a6-a8x8", "s4d-smnist-2x24x16-w4a8-a8x10")
 
 
 def for_a_day(name: str, **changes: object) -> ChipSpec:

@@ -1,4 +1,4 @@
-"""Models whose numbers fit into float32, for small files."""
+"""Models whose numbers fit into float32, for small files, or into fewer bits, for memory."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ssm.complexity import STEP_DIGITS
 from ssm.model import LAYER_ARRAYS, LAYER_STEPS, MODEL_ARRAYS, MODEL_STEPS, Layer, Model
 
 _INSIDE = np.float32(1.0 - 2.0**-23)  # the largest |dA| that a rounded pole may have
@@ -21,6 +22,37 @@ def in_single_precision(model: Model) -> Model:
     """
     changes = {name: _rounded(getattr(model, name)) for name in MODEL_ARRAYS | MODEL_STEPS}
     return model.replace(layers=tuple(map(_layer, model.layers)), sha256="", **changes)
+
+
+def in_short_formats(model: Model) -> Model:
+    """Return the model with biases in 16 bits and learned steps of states in 8 bits.
+
+    Biases and the norms' scales and shifts are rounded to float16, steps to 4 significant bits
+    (the first is always 1, so that 3 are kept, and 5 of an exponent): each moves by 1/16 of
+    itself at most. Weights stay on their grids. `ssm.complexity.measure` then counts so many.
+    """
+    return model.replace(
+        layers=tuple(
+            dataclasses.replace(
+                layer,
+                mix_bias=_half(layer.mix_bias), norm_scale=_half(layer.norm_scale),
+                norm_shift=_half(layer.norm_shift),
+                state_step=None if layer.state_step is None else _short(layer.state_step),
+            )
+            for layer in model.layers
+        ),
+        encoder_bias=_half(model.encoder_bias), decoder_bias=_half(model.decoder_bias), sha256="",
+    )
+
+
+def _half(array: np.ndarray) -> np.ndarray:
+    return np.asarray(array.astype(np.float16).astype(array.dtype))
+
+
+def _short(step: np.ndarray) -> np.ndarray:
+    mantissa, exponent = np.frexp(step)
+    digits = 2.0**STEP_DIGITS
+    return np.asarray(np.ldexp(np.rint(mantissa * digits) / digits, exponent))
 
 
 def _layer(layer: Layer) -> Layer:
