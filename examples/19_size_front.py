@@ -317,9 +317,15 @@ def show(rows: list[dict[str, Any]]) -> None:
     )
 
 
+def wrong(row: dict[str, Any]) -> float:
+    """Return the test error of a row in %."""
+    return 100 * (1 - float(row["mean"]))
+
+
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
-    """Draw accuracy against memory and against bit operations, a row of axes for every task."""
+    """Draw errors against memory and against bit operations, a row of axes for every task."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter
 
     tasks = list(dict.fromkeys(row["task"] for row in rows))
     figure = Figure(figsize=(9, 3.6 * len(tasks)), layout="constrained")
@@ -335,7 +341,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
                 words = "float" if kind == "float" else f"{kind[1:]}-bit weights"
                 if points:
                     ax.errorbar(
-                        [row[cost] for row in points], [100 * row["mean"] for row in points],
+                        [row[cost] for row in points], [wrong(row) for row in points],
                         [100 * (row["spread"] or 0) for row in points], fmt=marker, capsize=2,
                         color=f"C{k}", label=words,
                     )
@@ -344,13 +350,28 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
                 (row for row, on in zip(own, mask, strict=True) if on), key=lambda row: row[cost]
             )
             ax.step(
-                [row[cost] for row in front], [100 * row["mean"] for row in front],
+                [row[cost] for row in front], [wrong(row) for row in front],
                 where="post", color="0.5", linewidth=1, zorder=0, label="Pareto set",
             )
+            for row in own:
+                ax.annotate(
+                    name_of(row), (row[cost], wrong(row)), (4, 4), fontsize=6,
+                    textcoords="offset points",
+                )
+            base = max(own, key=lambda row: row["memory_bits"])
+            ax.axhline(
+                wrong(base) + 100 * LOSS, color="0.7", linestyle=":", linewidth=1,
+                label=f"{100 * LOSS:.0f} point less than {base['shape']}",
+            )
             ax.set_xscale("log")
+            ax.set_yscale("log")
+            for axis in (ax.xaxis, ax.yaxis):
+                axis.set_minor_formatter(NullFormatter())
+            ax.set_yticks([0.5, 1, 2, 5, 10], ["0.5", "1", "2", "5", "10"])
+            ax.margins(x=0.12)
             ax.set_xlabel(label)
-        axes[0].set_ylabel(f"{task}: test accuracy [%]")
-        axes[1].legend(fontsize="small", loc="lower right")
+        axes[0].set_ylabel(f"{task}: test error [%]")
+        axes[1].legend(fontsize="small", loc="upper right")
     figure.savefig(path, dpi=110)
 
 
