@@ -16,6 +16,7 @@ ADCs, which is pessimistic beside single designs (docs/costs.md). --quick takes 
 from __future__ import annotations
 
 import argparse
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -115,7 +116,9 @@ def in_logic(
         ("float, int8", rounded_score(quantize(exact, INT8), task),
          cost_digital(twin, n_steps, "int8").energy_j),
     ]
-    for name in models.keys() - CHIPS.keys() - {"float"}:
+    for name in models:
+        if name == "float" or name in CHIPS:
+            continue
         # error-free where no cell is used; the costs are the bits' of the model
         d = deploy(models[name], spec, "digital", calibrate=task.x_train[:64], digital=LOGIC)
         rows.append((name, rounded_score(models[name], task), spent(d, n_steps).costs.energy_j))
@@ -138,7 +141,7 @@ def show(rows: list[dict[str, Any]], task: Task, options: argparse.Namespace) ->
     error = 100 * np.sqrt(share * (1 - share) / len(task.y_test))
     print(
         f"{task.name}: {len(task.y_test)} test sequences (standard error {error:.1f} points at "
-        f"{100 * share:.0f} %), {options.chips} chips after a day; *: no other design is as "
+        f"{100 * share:.1f} %), {options.chips} chips after a day; *: no other design is as "
         f"accurate for less at {options.node:g} nm"
     )
     print(f"{'design':30}{'':14}{'accuracy, %':>15}{'uJ at its node':>20}"
@@ -160,12 +163,14 @@ def draw(rows: list[dict[str, Any]], options: argparse.Namespace, path: Path) ->
     figure = Figure(figsize=(7.5, 4.2), layout="constrained")
     ax = figure.subplots()
     colours = {name: f"C{k}" for k, name in enumerate(CHIPS)}
-    markers = {"A on tiles": "o", "A in logic": "s", "all in logic": "D"}
+    logic = [row["name"] for row in rows if row["kind"] == "all in logic"]
+    markers = {"A on tiles": "o", "A in logic": "s", **dict(zip(logic, "D^vP", strict=False))}
     for row in rows:
         label = f"{row['name']}, {row['kind']}"
         ax.errorbar(
             1e6 * row["same_j"], 100 * row["accuracy"], 100 * (row["spread"] or 0), capsize=2,
-            fmt=markers[row["kind"]], color=colours.get(row["name"], "0.3"), label=label,
+            fmt=markers.get(row["kind"], markers.get(row["name"], "x")), label=label,
+            color=colours.get(row["name"], "0.3"),
             fillstyle="none" if row["kind"] == "all in logic" else "full",
         )
     best = pareto([row["accuracy"] for row in rows], [row["same_j"] for row in rows])
@@ -208,6 +213,7 @@ def main() -> None:
                 warnings.simplefilter("ignore")  # of modes that noise may upset: measured here
                 row, verdict = on_chip(name, spec, form, model, task, options)
             rows.append(row)
+            print(f"{name}, {row['kind']}: {100 * row['accuracy']:.2f} %", file=sys.stderr)
             if form == "leapfrog":
                 verdicts.append(verdict)
     rows += in_logic(models, task, options)
