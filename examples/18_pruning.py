@@ -2,16 +2,19 @@
 
     python examples/18_pruning.py --model MODEL.pt [--norm post --disc zoh --pool mean]
         [--task smnist-14x14] [--keep 0.5 0.25 0.125] [--bits 8 6] [--limit N]
-        [--tune EPOCHS] [--heads 0.75] [--quick]
+        [--ways balanced horizon] [--tune EPOCHS] [--heads 0.75] [--loss 1] [--quick]
 
 Modes with small scores are left out, or heads become their balanced truncations: "balanced"
 counts errors of the impulse response at all steps alike, "horizon" those within a sequence. No
 retraining, unless --tune trains the balanced ones further. The model runs on the error-free chip
-with A in logic. --quick takes the demo model and few test sequences.
+with A in logic. The last line is the joint choice of states and bits: of all that lose no more
+than --loss points, the one whose poles take the fewest bits of memory. --quick takes the demo
+model and few test sequences.
 """
 
 import argparse
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -35,6 +38,36 @@ def percent(model: ssm.Model, x: np.ndarray, y: np.ndarray) -> float:
     return 100 * float(chip.program().infer(x).accuracy(y)[0])
 
 
+class Choice(NamedTuple):
+    """A model that was scored: way to prune, states, bits of A, accuracy in %."""
+
+    way: str
+    n_states: int
+    bits: int
+    score: float
+
+    @property
+    def memory(self) -> int:
+        """Bits that the poles take: two numbers a pair of states."""
+        return self.n_states * self.bits
+
+
+def choose(found: list[Choice], loss: float) -> str:
+    """Return which states and bits of A to take together, and which of each alone."""
+    full = found[0]
+    near = [each for each in found if each.score >= full.score - loss]
+    both = min(near, key=lambda each: (each.memory, -each.score))
+    unpruned = min(
+        (each for each in near if each.way == "-"), key=lambda each: (each.memory, -each.score)
+    )
+    way = "without pruning" if both.way == "-" else f"by '{both.way}'"
+    return (
+        f"within {loss:g} points of float: {both.n_states} states of {full.n_states} {way} with "
+        f"{both.bits} bits of A, {both.score:.2f} %, {full.memory / both.memory:.1f} x less "
+        f"memory of A than float; by rounding alone {full.memory / unpruned.memory:.1f} x"
+    )
+
+
 def main() -> None:
     """Print a line for each share of states and way to prune."""
     parser = argparse.ArgumentParser(description="accuracy against states kept")
@@ -46,6 +79,8 @@ def main() -> None:
     parser.add_argument("--heads", type=float, default=1.0, help="share of heads that stay")
     parser.add_argument("--limit", type=int, default=None)
     parser.add_argument("--tune", type=int, default=0, help="epochs")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
+    parser.add_argument("--loss", type=float, default=1.0, help="points that may be lost")
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
     if options.quick:
@@ -59,6 +94,8 @@ def main() -> None:
     print(f"{'kept':>6} {'way':10}{'states':>8}{'cells':>8}{'tiles':>7}{'bits':>6}{'float':>9}"
           f"{rounded}")
 
+    found: list[Choice] = []
+
     def show(way: str, keep: float, pruned: ssm.Model, report: ssm.PruningReport) -> None:
         as_rounded = [ssm.quantize(pruned, ssm.Precision(a=bits)) for bits in options.bits]
         scores = [percent(each, x, y) for each in (pruned, *as_rounded)]
@@ -66,16 +103,20 @@ def main() -> None:
         print(f"{keep:6.3f} {way:10}{pruned.n_states:8}{report.cells[1]:8}{report.tiles[1]:7}"
               f"{needed:>6}{scores[0]:9.2f}" + "".join(f"{score:10.2f}" for score in scores[1:]),
               flush=True)
+        # the poles of a model in float take 32 bits a number
+        for bits, score in zip((32, *options.bits), scores, strict=True):
+            found.append(Choice(way, pruned.n_states, bits, score))
 
     show("-", 1.0, model, ssm.report_pruning(model, model))
     for keep in options.keep:
-        for way in WAYS:
+        for way in options.ways:
             pruned = prune(model, way, keep, options.heads, x.shape[1])
             report = ssm.report_pruning(model, pruned)
             show(way, keep, pruned, report)
             if options.tune and way == "horizon":
                 tuned = ssm.fine_tune(pruned, task, epochs=options.tune, lr=1e-3)
                 show("+ tuned", keep, tuned, report)
+    print(choose(found, options.loss))
 
 
 if __name__ == "__main__":

@@ -10,12 +10,18 @@ from ssm.places import has_column, has_rows, kinds
 from ssm.ranges import register_bits
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from ssm.deploy import Deployment
     from ssm.model import Layer, Model
 
 FLOAT_BITS = 32
 WEIGHT_BITS = 8  # of weights in digital logic where the model names no width
+_SHORT_BITS = 16  # of biases that float16 holds
 _SCALE_BITS = 16  # of a scale or range, beside integer weights
+_SHIFT_BITS = 5  # of a power of two
+STEP_DIGITS = 4  # significant bits of short steps; the first is always 1
+_STEP_BITS = _SHIFT_BITS + STEP_DIGITS - 1
 
 
 def weight_counts(model: Model) -> dict[str, int]:
@@ -58,8 +64,11 @@ def macs_per_step(model: Model) -> dict[str, int]:
 def measure(model: Model) -> dict[str, int]:
     """Return parameters, memory and operations of a model at its precision (32 bits: none given).
 
-    memory_bits : weights and biases, registers of all states, and 16 bits for every scale of
-    integer weights (one a column of a matrix, one a head of B and C, two pairs a head of A).
+    memory_bits : weights and biases (in 16 bits where they fit into float16 exactly), registers
+    of all states, and scales: 16 bits each of integer weights (one a column of a matrix, one a
+    head of B and C, two pairs a head of A) and of learned steps of activations; one for every
+    rounded state, 16 bits where its learned step is any number, 8 where all of them have 4
+    significant bits and 32 octaves at most, 5 where they are powers of two, as the chip's are.
     bops_per_step : multiply-accumulates times both widths in bits; activations beside matrices
     and D, the state beside A and C. macs_at_end, bops_at_end : the decoder's.
 
@@ -77,22 +86,17 @@ def measure(model: Model) -> dict[str, int]:
     bits = _widths(model)
     counts, macs = weight_counts(model), macs_per_step(model)
     beside = {name: "state" if name in ("a", "c") else "act" for name in macs}
-    biases = sum(layer.mix_bias.size for layer in model.layers)
-    if model.norm != "none":
-        biases += sum(layer.norm_scale.size + layer.norm_shift.size for layer in model.layers)
-    biases += model.encoder_bias.size + model.decoder_bias.size
     n_scales = sum(n for name, n in _scale_counts(model).items() if bits[name] < FLOAT_BITS)
-    weights = sum(n * bits[name] for name, n in counts.items())
+    scales = n_scales * _SCALE_BITS + _step_bits(model, bits["state"])
+    weights = sum(n * bits[name] for name, n in counts.items()) + _bias_bits(model)
+    states = model.n_states * bits["state"]
     return {
         "parameters": model.n_parameters,
         "states": model.n_states,
-        "weight_bits": weights + biases * FLOAT_BITS,
-        "state_bits": model.n_states * bits["state"],
-        "scale_bits": n_scales * _SCALE_BITS,
-        "memory_bits": (
-            weights + biases * FLOAT_BITS + model.n_states * bits["state"]
-            + n_scales * _SCALE_BITS
-        ),
+        "weight_bits": weights,
+        "state_bits": states,
+        "scale_bits": scales,
+        "memory_bits": weights + states + scales,
         "macs_per_step": sum(macs.values()),
         "bops_per_step": sum(n * bits[name] * bits[beside[name]] for name, n in macs.items()),
         "macs_at_end": counts["dec"],
@@ -104,6 +108,48 @@ def _widths(model: Model) -> dict[str, int]:
     names = ("a", "b", "c", "d", "mix", "enc", "dec", "state", "act")
     given = model.precision or {}
     return {name: given.get(name, FLOAT_BITS) for name in names}
+
+
+def _bias_bits(model: Model) -> int:
+    """Return the bits of biases and of the norms' scales and shifts."""
+    arrays = [model.encoder_bias, model.decoder_bias, *(layer.mix_bias for layer in model.layers)]
+    if model.norm != "none":
+        arrays += [part for layer in model.layers for part in (layer.norm_scale, layer.norm_shift)]
+    return sum(
+        each.size * (_SHORT_BITS if (each == each.astype(np.float16)).all() else FLOAT_BITS)
+        for each in arrays
+    )
+
+
+def _step_bits(model: Model, state_bits: int) -> int:
+    """Return the bits of the steps of rounded states and of learned steps of activations."""
+    learned = [model.act_step, *(layer.act_step for layer in model.layers)]
+    acts = _SCALE_BITS * sum(step.size for step in learned if step is not None)
+    if state_bits >= FLOAT_BITS:
+        return acts
+    steps = [
+        layer.state_step[layer.mode_weight > 0].ravel()
+        for layer in model.layers if layer.state_step is not None
+    ]
+    each = step_width(np.concatenate(steps)) if steps else _SHIFT_BITS
+    return acts + model.n_states * each
+
+
+def step_width(step: NDArray[np.float64]) -> int:
+    """Return the bits in which positive steps are held exactly, each one by itself: 5, 8 or 16.
+
+    Examples
+    --------
+    >>> [step_width(np.array(steps)) for steps in ([0.5, 4.0], [0.5, 1.125], [0.5, 1.1])]
+    [5, 8, 16]
+    """
+    mantissa, exponent = np.frexp(step)  # the mantissa in [0.5, 1)
+    if np.ptp(exponent) >= 2**_SHIFT_BITS:
+        return _SCALE_BITS
+    if (mantissa == 0.5).all():
+        return _SHIFT_BITS
+    significant = mantissa * 2**STEP_DIGITS
+    return _STEP_BITS if (significant == np.rint(significant)).all() else _SCALE_BITS
 
 
 def _scale_counts(model: Model) -> dict[str, int]:

@@ -176,9 +176,11 @@ class _Loop:
         self.n_runs = len(module.start)
         self.steps_an_epoch = -(-len(self.x) // batch_size)
         self.n_steps = epochs * self.steps_an_epoch
+        n_steps = max(self.n_steps, 2)
+        # torch divides by the length of the warm-up, pct_start n_steps - 1: zero at ten steps
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, max_lr=[group["lr"] for group in optimizer.param_groups],
-            total_steps=max(self.n_steps, 2), pct_start=0.1, cycle_momentum=False,
+            total_steps=n_steps, pct_start=0.11 if n_steps == 10 else 0.1, cycle_momentum=False,
         )
         self.streak = torch.zeros(self.n_runs, device=self.x.device)
         self.skipped = torch.zeros(self.n_runs, device=self.x.device)

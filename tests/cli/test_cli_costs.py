@@ -27,6 +27,7 @@ def test_a_run_tells_what_a_sequence_costs_and_sums_up(run_json):
     if verdict["digital_j_per_step"] < verdict["analog_j_per_step"]:
         cheaper = "digital A is"
     assert cheaper in verdict["text"]
+    assert cost_text(record).endswith(verdict["text"])
     assert all(row["source"] and row["name"] for row in costs["constants"])
     assert any("the error-free model on 4" in note for note in record["notes"])
     assert record["complexity"]["states"] == 2 * 2 * 4 * 3

@@ -147,6 +147,14 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path):
         ssm.fine_tune(random_model(1), small_task(), epochs=1, checkpoint=path, device="cpu")
 
 
+@pytest.mark.parametrize("batch_size", [4, 5])
+def test_a_training_of_ten_steps_learns_as_one_of_eight(batch_size):
+    model = ssm.fine_tune(
+        random_model(1), small_task(), epochs=1, batch_size=batch_size, device="cpu"
+    )
+    assert not np.allclose(model.decoder_weight, random_model(1).decoder_weight)
+
+
 def test_weights_that_a_last_step_ruined_are_not_handed_out():
     """One step in all: its loss is finite, and no further one would show what it did."""
     task, settings = small_task(), {"epochs": 1, "lr": 1e30, "device": "cpu"}
