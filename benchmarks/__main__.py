@@ -38,6 +38,7 @@ def list_benchmarks() -> list[Benchmark]:
     """Return all benchmarks, in the order of the table."""
     from benchmarks import (
         campaigns,
+        engines,
         normals,
         products,
         programming,
@@ -47,7 +48,9 @@ def list_benchmarks() -> list[Benchmark]:
         wires,
     )
 
-    modules = (normals, products, programming, recurrent, training, startup, wires, campaigns)
+    modules = (
+        normals, products, programming, recurrent, engines, training, startup, wires, campaigns
+    )
     return [benchmark for module in modules for benchmark in module.BENCHMARKS]
 
 
