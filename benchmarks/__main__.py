@@ -38,6 +38,7 @@ def list_benchmarks() -> list[Benchmark]:
     """Return all benchmarks, in the order of the table."""
     from benchmarks import (
         campaigns,
+        engines,
         normals,
         products,
         programming,
@@ -49,7 +50,8 @@ def list_benchmarks() -> list[Benchmark]:
     )
 
     modules = (
-        normals, products, programming, recurrent, scaling, training, startup, wires, campaigns,
+        normals, products, programming, recurrent, scaling, engines, training, startup, wires,
+        campaigns,
     )
     return [benchmark for module in modules for benchmark in module.BENCHMARKS]
 

@@ -31,6 +31,7 @@ from aimc_sim.mapping import pieces_of
 from ssm import Model, deploy, fine_tune, load, load_task, save, start_models
 from ssm.compact import in_half_precision
 from ssm.costs import cost_inference
+from ssm.engine import ENGINES
 from ssm.quantize import Precision
 from ssm.tasks import Task
 from ssm.tune import TunedEpoch
@@ -143,7 +144,8 @@ class Score:
         deployment = deploy(model, spec, form, decay=decay, calibrate=task.x_train[:64])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the direct form diverges
-            run = deployment.program(0, options.chips).wait(DAY_S).infer(task.x_test[:limit])
+            chips = deployment.program(0, options.chips).wait(DAY_S)
+            run = chips.infer(task.x_test[:limit], engine=options.engine)
         shares = run.accuracy(task.y_test[:limit])
         energy = 1e6 * cost_inference(deployment, task.x_test.shape[1]).costs.energy_j
         pair, single = 2 * pieces_of(spec).count, pieces_of(spec, pair=False).count
@@ -192,6 +194,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=CHIPS, default=list(CHIPS), help="chips")
     parser.add_argument("--chips", type=int, default=0, help="sampled chips to score (default: 0)")
     parser.add_argument("--limit", type=int, default=10_000, help="test sequences a chip scores")
+    parser.add_argument("--engine", choices=ENGINES, default="auto", help="where chips are scored")
     parser.add_argument("--quick", action="store_true", help="a smoke run on few small digits")
     options = parser.parse_args()
     for folder in (options.out, options.checkpoints):

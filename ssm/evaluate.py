@@ -22,6 +22,7 @@ from aimc_sim.tally import Tally, add_up, tally
 from ssm.ablation import error_free, is_timeless, non_idealities, without
 from ssm.correction import reads_of_correction
 from ssm.deploy import Deployment, deploy
+from ssm.engine import choose_engine
 from ssm.inference import ProgrammedModel
 from ssm.model import Model
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], None]  # sequences done, sequences in all
 
 _MODE_STEPS = 200_000_000  # of one compiled call: about two seconds between progress reports
+_MODE_STEPS_OF_GPU = 30_000_000_000  # about a second
 _CELLS = 1 << 24  # of one chunk of chips: about 200 MB with all their copies
 _REFERENCE_SAMPLES = 32
 _Z_95 = 1.959963984540054
@@ -49,6 +51,7 @@ class Evaluation:
     cells : what writing and faults left in the chips.
     saturation : part -> conversions that clipped and all of them, over chips and times.
     wall_s : duration.
+    engine : "cpu" or "cuda", which ran the chips.
     """
 
     deployment: Deployment
@@ -61,6 +64,7 @@ class Evaluation:
     cells: Tally
     saturation: dict[str, tuple[int, int]]
     wall_s: float
+    engine: str = "cpu"
 
     def __repr__(self) -> str:
         times, chips, n, _ = self.chip_logits.shape
@@ -201,6 +205,7 @@ def evaluate(
     limit: int | None = None,
     on_chip: Model | None = None,
     on_progress: Progress | None = None,
+    engine: str = "cpu",
 ) -> Evaluation:
     """Return what sampled chips of kind `spec` answer at times after programming.
 
@@ -214,9 +219,11 @@ def evaluate(
     limit : score the first so many sequences only.
     on_chip : the quantised model that goes on the chip; None: `model` itself.
     on_progress : called with (sequences done, sequences in all) after every chunk.
+    engine : "cpu", "cuda" or "auto" (see `ssm.engine`).
 
-    Raises UsageError for a meaningless time, number of chips or limit; InputError for data that
-    the model cannot read; CapacityError where the chip or the memory is too small.
+    Raises UsageError for a meaningless time, number of chips or limit, or an unknown engine;
+    InputError for data that the model cannot read; CapacityError where the chip or the memory is
+    too small.
     """
     begun = time.perf_counter()
     _check_request(x, y, chips, times_s, limit, model)
@@ -232,19 +239,22 @@ def evaluate(
     n_runs = 1 + len(moments) * chips + int(exact != spec)
     count = _Counter(on_progress, len(x) * n_runs)
     reference = _reference(model, x, count)
-    logits, unstable, cells, saturation = _run_chips(deployment, x, chips, seed, moments, count)
+    runs_on = choose_engine(engine, deployment)
+    logits, unstable, cells, saturation = _run_chips(
+        deployment, x, chips, seed, moments, count, runs_on
+    )
     quantized = logits
     if exact != spec:
         silent = deployment.converters._replace(adc_noise=np.float32(0))
         clean = dataclasses.replace(deployment, spec=exact, converters=silent)
-        quantized, *_ = _run_chips(clean, x, 1, seed, (0.0,), count)
+        quantized, *_ = _run_chips(clean, x, 1, seed, (0.0,), count, runs_on)
     if len(moments) < len(times):
         order = [0 if len(moments) == 1 else moments.index(moment) for moment in times]
         logits, unstable = logits[order], unstable[order]
     wall_s = time.perf_counter() - begun
     return Evaluation(
         deployment, times, y, reference, quantized[0, 0], logits, unstable, cells,
-        saturation, wall_s,
+        saturation, wall_s, runs_on,
     )
 
 
@@ -276,16 +286,18 @@ def _run_chips(
     seed: int,
     moments: Sequence[float],
     count: _Counter,
+    engine: str,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64], Tally, dict[str, tuple[int, int]]]:
     """Return logits (times, chips, n, classes), unstable modes (times, chips), cell counts and the
     conversions that clipped, of all."""
     logits = np.empty((len(moments), chips, len(x), deployment.model.n_classes), np.float32)
     unstable = np.zeros((len(moments), chips), np.int64)
     steps = x.shape[1] * deployment.network.sign.size
+    at_once = _MODE_STEPS_OF_GPU if engine == "cuda" else _MODE_STEPS
     least = min(len(x), 16)
-    together = min(_CELLS // max(deployment.layout.n_cells, 1), _MODE_STEPS // (steps * least))
+    together = min(_CELLS // max(deployment.layout.n_cells, 1), at_once // (steps * least))
     together = min(max(1, together), chips)
-    samples = max(least, _MODE_STEPS // (steps * together))
+    samples = max(least, at_once // (steps * together))
     tallies = []
     saturation: dict[str, tuple[int, int]] = {}
     for start in range(0, chips, together):
@@ -301,7 +313,7 @@ def _run_chips(
             unstable[k, own] = programmed.unstable_modes()
             for first in range(0, len(x), samples):
                 part = slice(first, first + samples)
-                run = programmed.infer(x[part], first_sample=first)
+                run = programmed.infer(x[part], first_sample=first, engine=engine)
                 logits[k, own, part] = run.logits
                 for name, counts in run.saturation.items():
                     before = saturation.get(name, (0, 0))
@@ -317,6 +329,7 @@ def vary(
     seed: int = 0,
     alone: bool = False,
     on_progress: Progress | None = None,
+    engine: str = "cpu",
 ) -> dict[str, NDArray[np.float32]]:
     """Return the chips' logits at the last time with one non-ideality changed at a time.
 
@@ -328,6 +341,7 @@ def vary(
     evaluation : the run to vary. x, seed : as they were for it.
     alone : False switches each non-ideality off, the others on; True switches each on, the
         others off.
+    engine : as in `evaluate`.
 
     Returns name -> (chips, n, n_classes).
     """
@@ -339,7 +353,10 @@ def vary(
     for name in found:
         spec = without(before.spec, [key for key in found if (key != name) == alone])
         deployment = redeploy(before, spec)
-        logits, *_ = _run_chips(deployment, x[:n], chips, seed, evaluation.times_s[-1:], count)
+        logits, *_ = _run_chips(
+            deployment, x[:n], chips, seed, evaluation.times_s[-1:], count,
+            choose_engine(engine, deployment),
+        )
         result[name] = logits[0]
     return result
 

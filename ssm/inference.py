@@ -22,6 +22,7 @@ from aimc_sim.randomness import Purpose, clock_word
 from ssm.correction import Corrections, correct, reads_of_correction
 from ssm.costs import cost_inference, drawn_conductances
 from ssm.deploy import LARGEST
+from ssm.engine import choose_engine
 from ssm.forms import leapfrog_group_matrix
 from ssm.kernels import sequence
 from ssm.kernels.network import A_PRODUCT, C_PRODUCT, MIX_PRODUCT, PER_LAYER, Weights
@@ -51,6 +52,7 @@ class Run:
     deployment : what ran.
     saturation : conversions of every part on tiles that clipped, and all of them.
     g_s : (n_cells,) conductances by which cells draw current, mean over chips.
+    engine : "cpu" or "cuda", which ran it.
     """
 
     logits: NDArray[np.float32]
@@ -61,6 +63,7 @@ class Run:
     layers: NDArray[np.float32] | None = None
     saturation: dict[str, tuple[int, int]] = field(default_factory=dict)
     g_s: NDArray[np.floating] | None = field(default=None, repr=False)
+    engine: str = "cpu"
 
     @cached_property
     def costs(self) -> Costs:
@@ -153,7 +156,7 @@ class ProgrammedModel:
 
     def infer(
         self, x: NDArray[np.floating], *, first_sample: int = 0, return_states: bool = False,
-        return_layers: bool = False,
+        return_layers: bool = False, engine: str = "cpu",
     ) -> Run:
         """Run whole sequences from zero states on every chip.
 
@@ -163,8 +166,10 @@ class ProgrammedModel:
         first_sample : number of the first sequence, the address of its read noise; a batch
             split into pieces with this set draws the same noise as the whole.
         return_states, return_layers : also what `Run.states` and `Run.layers` hold.
+        engine : "cpu"; "cuda", an NVIDIA GPU; or "auto", a GPU where there is one. What a GPU
+            cannot do runs on the CPU, with one line that says why (`ssm.engine`).
 
-        Raises InputError for data that the model cannot read.
+        Raises InputError for data that the model cannot read, UsageError for an unknown engine.
         """
         x = self._checked(x)
         d = self.deployment
@@ -182,12 +187,21 @@ class ProgrammedModel:
         layers = np.zeros((self.chips, len(x), *traced), np.float32)
         clipped = np.zeros((self.chips, len(x), d.network.analog.size), np.int64)
         aged = self.chip.aged()
-        sequence.run_batch(
-            x, first_sample, self.chip.draws, self._cells(), self._telegraphs(),
-            aged, self._corrections(), self.peripheries, d.network, d.converters,
-            empty_record(d.network, False), self._source(), *buffer_sizes(d.network), logits,
-            traces, clipped, layers,
-        )
+        ran = choose_engine(engine, d, traced=return_states or return_layers)
+        if ran == "cuda":
+            from ssm.gpu.run import run_batch
+
+            run_batch(
+                x, first_sample, self.chip.draws, self._cells(), aged, self._corrections(),
+                self.peripheries, d.network, d.converters, self._source(), logits, clipped,
+            )
+        else:
+            sequence.run_batch(
+                x, first_sample, self.chip.draws, self._cells(), self._telegraphs(),
+                aged, self._corrections(), self.peripheries, d.network, d.converters,
+                empty_record(d.network, False), self._source(), *buffer_sizes(d.network), logits,
+                traces, clipped, layers,
+            )
         wall_s = time.perf_counter() - started
         logits = logits[0] if self.chips == 1 else logits
         counts = self._counts(len(x), x.shape[1])
@@ -195,7 +209,7 @@ class ProgrammedModel:
         return Run(
             logits, traces if return_states else None, counts, wall_s, d,
             layers if return_layers else None, saturation,
-            drawn_conductances(self.chip, aged),
+            drawn_conductances(self.chip, aged), ran,
         )
 
     def only(self, products: Collection[int]) -> ProgrammedModel:

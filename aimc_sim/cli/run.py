@@ -41,7 +41,6 @@ from aimc_sim.cli.options import (
 from aimc_sim.cli.outputs import Outputs, ProgressBar, Writer, as_text, write_whole
 from aimc_sim.cli.page import check_sample, make_exhibits, versions
 from aimc_sim.cli.variations import add_layer_budget, variation_rows
-from aimc_sim.errors import UsageError
 
 if TYPE_CHECKING:
     from aimc_sim.pages.exhibits import Exhibits
@@ -69,7 +68,13 @@ At = Annotated[str, typer.Option(metavar="0s,1h,1d", help="Times since programmi
 Chips = Annotated[int, typer.Option(help="Number of sampled chips.")]
 Limit = Annotated[int | None, typer.Option(help="Score the first N sequences only.")]
 Threads = Annotated[int | None, typer.Option(help="Threads of the compiled kernels.")]
-Engine = Annotated[str, typer.Option(metavar="|".join(ENGINES), help="Where it runs.")]
+Engine = Annotated[
+    str,
+    typer.Option(
+        metavar="|".join(ENGINES),
+        help="Where the chips run: auto takes an NVIDIA GPU where there is one.",
+    ),
+]
 Ablate = Annotated[bool, typer.Option("--ablate", help="Also switch each non-ideality off alone.")]
 Budget = Annotated[
     bool,
@@ -128,7 +133,7 @@ def run(
     times_s = quantities("--at", at, "time")
     choose("--form", form, FORMS)
     choose("--decay", decay, ("tile", "digital"))
-    check_engine(engine)
+    choose("--engine", engine, ENGINES)
     for option, value in (("--chips", chips), ("--limit", limit), ("--threads", threads)):
         at_least(option, value, 1)
     outputs = Outputs(json, {"--logits": logits, "--save-chip": save_chip}, out, force)
@@ -158,14 +163,17 @@ def run(
             limit=limit,
             on_chip=deployed,
             on_progress=bar.update,
+            engine=engine,
         )
         record = make_record(found, trained, used, seed, command_line(context))
         add_run_costs(record, found, seed)
         if ablate:
-            off = vary(found, used.x, seed=seed, on_progress=bar.update)
+            off = vary(found, used.x, seed=seed, on_progress=bar.update, engine=engine)
             record["ablation"] = variation_rows(found, off, "off")
         if budget:
-            on = vary(found, used.x, seed=seed, alone=True, on_progress=bar.update)
+            on = vary(
+                found, used.x, seed=seed, alone=True, on_progress=bar.update, engine=engine
+            )
             record["budget"] = variation_rows(found, on, "on")
             add_layer_budget(record, found, used.x, bar)
         exhibits = None
@@ -187,14 +195,6 @@ def note_compilation(quiet: bool) -> None:
 
     if not quiet and not are_compiled():
         typer.echo("compiling kernels for this machine, once: about a minute", err=True)
-
-
-def check_engine(engine: str) -> None:
-    """Refuse an engine that is unknown or not there."""
-    if choose("--engine", engine, ENGINES) == "cuda":
-        raise UsageError(
-            "use --engine cuda", "this version runs on the CPU", "leave --engine out or use cpu"
-        )
 
 
 def check_run(spec: Any, times_s: tuple[float, ...], seed: int, threads: int | None) -> None:
@@ -269,6 +269,7 @@ def make_record(
         "temperature_k": spec.temperature_k,
         "compensation": spec.compensation,
         "calibration_reads": found.calibration_reads,
+        "engine": found.engine,
         "tiles": deployment.layout.n_tiles,
         "devices": deployment.layout.n_used(),
         "faults": found.cells.fault_record(),

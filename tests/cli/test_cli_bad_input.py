@@ -206,7 +206,6 @@ def test_chip_files_with_misspelt_or_impossible_fields(refused, files, tmp_path)
         (("--threads", "0"), "--threads 0"),
         (("--threads", "100000"), "this process may use"),
         (("--seed", "-1"), "seed -1"),
-        (("--engine", "cuda"), "runs on the CPU"),
         (("--engine", "gpu"), "choose one of cpu, cuda, auto"),
         (("--precision", "a=99"), "99"),
         (("--precision", "a=x"), "a=x"),

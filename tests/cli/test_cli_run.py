@@ -514,3 +514,19 @@ def test_a_process_prints_json_alone_on_stdout(files, tmp_path):
     )
     assert "as trained" in done.stderr
     assert "\x1b" not in done.stderr  # no bar, no colours: not a terminal
+
+
+def test_without_a_gpu_the_cpu_runs_and_one_line_says_so(cli, files):
+    from ssm.engine import missing_gpu
+
+    if missing_gpu() is None:
+        pytest.skip("there is a GPU")
+    common = ("run", files / "tiny.pt", "--data", files / "data.npz", "--json", "-", "--at", "0s")
+    asked = cli(*common, "--engine", "cuda")
+    record = json.loads(asked.stdout)
+    assert record["engine"] == "cpu"
+    told = "warning: the CPU runs this instead of a GPU: "
+    assert len([line for line in asked.stderr.splitlines() if line.startswith(told)]) == 1
+    silent = cli(*common, "--engine", "auto")
+    assert "GPU" not in silent.stderr
+    assert json.loads(silent.stdout)["accuracy"] == record["accuracy"]
