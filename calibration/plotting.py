@@ -27,7 +27,8 @@ def _axes(ax: Axes | None) -> Axes:
 def plot_fit(fit: Fit, *, ax: Axes | None = None, panel: int = 0) -> Axes:
     """Return axes with the points of a fit, one standard error up and down, and its curve.
 
-    panel : which of the fit's pictures. A fit without any shows its residuals.
+    fit, ax : what is drawn, and where; None: new axes. panel : which of its pictures. A fit without
+    any shows its residuals.
     """
     if not fit.panels:
         return plot_residuals(fit, ax=ax)
@@ -60,7 +61,7 @@ def plot_residuals(fit: Fit, *, ax: Axes | None = None) -> Axes:
     """Return axes with the standardised residuals, and their mean and spread in bins.
 
     A model that holds leaves a mean of 0 and a spread of 1 everywhere. At most 2,000 points
-    are drawn, every k-th; the bins take all.
+    are drawn, every k-th; the bins take all. fit, ax : what is drawn, and where; None: new axes.
     """
     from aimc_sim.plotting import COLOURS
 

@@ -12,7 +12,7 @@ import aimc_sim  # noqa: E402
 
 project = "aimc-sim"
 author = "The aimc-sim authors"
-copyright = "the aimc-sim authors, MIT licence"  # noqa: A001
+copyright = "the aimc-sim authors, MIT licence"
 release = version = aimc_sim.__version__
 
 extensions = [

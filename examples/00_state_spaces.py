@@ -79,7 +79,7 @@ def main() -> None:
     """Train, say how good it is, save."""
     parser = argparse.ArgumentParser(description="train an S4D in plain torch")
     parser.add_argument("--epochs", type=int, default=40)
-    parser.add_argument("--out", type=Path, default=Path("."))
+    parser.add_argument("--out", type=Path, default=Path())
     options = parser.parse_args()
 
     from ssm import load_task

@@ -108,6 +108,8 @@ def fine_tune(
         programming at which they are read.
     form : of A, "leapfrog" (the default with a chip: A on cells too) or "digital". decay :
         leapfrog: "tile" or "digital". Rounded states need form "digital".
+    epochs, batch_size : passes over the data, and sequences of a step. weight_decay : of all
+        weights but A. seed : of the order and of all errors drawn.
     lr, kernel_lr : peak learning rates; kernel_lr is that of A (default lr / 4).
     clip : largest norm of a run's gradient.
     ramp : share of the training over which errors of cells grow from 0 to their size and

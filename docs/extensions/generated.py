@@ -91,8 +91,9 @@ def commands_page() -> str:
 
     from aimc_sim.cli.main import app
 
-    context = get_command(app).make_context("aimc-sim", ["--help-is-not-asked"], resilient_parsing=True)
-    text = get_docs_for_click(obj=get_command(app), ctx=context, name="aimc-sim")
+    command = get_command(app)
+    context = command.make_context("aimc-sim", ["presets"], resilient_parsing=True)
+    text = get_docs_for_click(obj=command, ctx=context, name="aimc-sim")
     text = re.sub(r"^# .*\n", "# Commands\n", text, count=1)
     # words such as {MODEL} and N|M stand in backticks already
     return text.replace("```console\n$ ", "```sh\n")
