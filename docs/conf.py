@@ -38,6 +38,7 @@ nb_execution_mode = "off"
 nb_merge_streams = True
 highlight_language = "none"
 default_role = "code"
+smartquotes = False  # -- is an option, not a dash
 
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"

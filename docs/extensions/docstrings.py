@@ -15,6 +15,9 @@ from typing import Any
 _WORD = r"\*{0,2}[A-Za-z_]\w*(?: \([^()]*\))?"
 NAMES = re.compile(rf"^({_WORD}(?:, {_WORD})*) : (\S.*)$")
 _FURTHER = re.compile(rf"(?<=[.;]) ({_WORD}(?:, {_WORD})*) : (?=\S)")
+_ARRAY = re.compile(
+    r"~?numpy\.ndarray\[tuple\[~?typing\.Any, \.\.\.\], ~?numpy\.dtype\[~?numpy\.(\w+)\]\]"
+)
 _LITERAL = re.compile(r"(``.*?``|`[^`]+`)", re.DOTALL)
 _LIST = re.compile(r"^(?:- |\d+\. )")
 
@@ -137,6 +140,8 @@ def _shorten(app: Any, what: str, name: str, thing: Any, options: Any, signature
              returns: str | None) -> tuple[str, str | None] | None:
     if what == "class" and hasattr(thing, "model_fields"):
         return "(**fields)", None  # every field with its bounds would fill a page
+    if signature and "numpy.ndarray[" in signature:
+        return _ARRAY.sub(r"ndarray[\1]", signature), returns
     return None
 
 

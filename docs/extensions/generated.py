@@ -95,7 +95,12 @@ def commands_page() -> str:
     context = command.make_context("aimc-sim", ["presets"], resilient_parsing=True)
     text = get_docs_for_click(obj=command, ctx=context, name="aimc-sim")
     text = re.sub(r"^# .*\n", "# Commands\n", text, count=1)
-    # words such as {MODEL} and N|M stand in backticks already
+    # the first steps are for the terminal; summaries are cut there and stand whole here
+    text = re.sub(r"\x08.*?(?=\n\*\*Commands)", "", text, count=1, flags=re.DOTALL)
+    for name, each in command.commands.items():
+        summary = (each.help or "").strip().split("\n\n")[0].replace("\n", " ")
+        text = re.sub(rf"^\* `{name}`: .*$", f"* [`{name}`](#aimc-sim-{name}): {summary}", text,
+                      count=1, flags=re.MULTILINE)
     return text.replace("```console\n$ ", "```sh\n")
 
 
