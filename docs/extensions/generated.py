@@ -108,6 +108,7 @@ def project_page(path: Path) -> str:
     """Return a page of the project's root with its links as they are from docs/project/."""
     text = path.read_text("utf-8")
     text = re.sub(r"\]\(docs/([^)]+)\)", r"](../\1)", text)
+    text = re.sub(r"\]\(examples/(\w+\.ipynb)\)", r"](../notebooks/\1)", text)
     text = re.sub(r"\]\((ARCHITECTURE|CONTRIBUTING|CHANGELOG|README)\.md",
                   lambda match: f"]({match[1].lower()}.md", text)
     return re.sub(r"\[([^]]+)\]\((LICENSE|CITATION\.cff)\)", r"\1 (file \2)", text)
