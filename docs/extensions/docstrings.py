@@ -55,7 +55,7 @@ def definitions(lines: list[str]) -> tuple[list[str], list[tuple[str, str]], lis
         match = NAMES.match(line)
         if match:
             found.append((match[1], match[2]))
-        elif found and line.startswith(" "):
+        elif found and (line.startswith(" ") or line[:1].islower()):
             found[-1] = (found[-1][0], f"{found[-1][1]} {line.strip()}")
         elif found:
             return before, _split(found), lines[k:]
@@ -113,7 +113,7 @@ def restructured(docstring: str) -> list[str]:
             out += _plain(before)
             for names, what in found:
                 marked = f"**{escape(names)}**"
-                out += [f"- {marked} -- {escape(what)}"]
+                out += [f"- {marked} – {escape(what)}"]
             out += [""]
     return out
 
