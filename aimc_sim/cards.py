@@ -176,7 +176,21 @@ class TelegraphSpec(Spec):
 
 
 class DeviceSpec(Spec):
-    """A memristive device as published: ranges, error models, and what is known of them."""
+    """A memristive device as published: ranges, error models, and what is known of them.
+
+    name, description : for reports. doi, cite : its sources, and authors, journal and year of each.
+    g_min_s, g_max_s : range that weights are put on [S].
+    floor_s, ceiling_s : no read finds less, or more (None: no such limit) [S].
+    zero_time : what 0 s means, in words.
+    time_range_s, g_range_s : times [s] and targets [S] that the data cover; outside_time_range,
+        outside_g_range : whether others "warn" or "refuse".
+    caveats, not_modelled : texts that reports repeat. provenance : of calibrated parts, one line
+        each: data, hash, range, date, command.
+    programming : error that writing leaves. pulses : response to SET and RESET, for write-verify.
+    drift, relaxation : what time does; a card has one of them at most.
+    read_noise, telegraph : what a read adds; jumps of single cells between two levels.
+        None: the source says nothing of it, and nothing happens.
+    """
 
     name: str
     description: str = ""

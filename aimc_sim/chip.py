@@ -187,7 +187,11 @@ class Chip:
 
     def normals(self, purpose: Purpose, replica: int, sequence: int = 0, timed: bool = False
                 ) -> np.ndarray:
-        """Return the normals of all random blocks for one purpose (index with draws.index)."""
+        """Return the normals of all random blocks for one purpose (index with draws.index).
+
+        purpose, replica, sequence : what they belong to, part of a draw's address. timed : the
+        moment of the clock is part of it too.
+        """
         moment = clock_word(self.clock_ns) if timed else 0
         return cell_normals(
             self.draws, self.seed_words, purpose, self.first_replica + replica, sequence, moment
@@ -318,6 +322,7 @@ class Chip:
         """Return what terminals see of conductances [S] now, and the variance of a read.
 
         g_s, variance : (n_cells,) float32 of the cells themselves; as they are without wires.
+        replica : whose cells they are.
         """
         if not self.is_wired:
             return g_s, variance
@@ -347,7 +352,10 @@ class Chip:
         )
 
     def source(self, replica: int = 0, sequence: int = 0) -> Source:
-        """Return where the noise of a sequence that moves is drawn from."""
+        """Return where the noise of a sequence that moves is drawn from.
+
+        replica, sequence : part of the address of its draws.
+        """
         keys = moving_keys(
             *self.seed_words, self.first_replica + replica, MOST_BANDS, int(Purpose.BAND),
             int(Purpose.REFRESH), int(Purpose.SWITCH),
@@ -377,7 +385,8 @@ class Chip:
         """Return the conductances during a few reads: (n_cells,) float32 [S].
 
         With all noise that lasts for these reads, also what moves in the steps of a run; nothing
-        is clipped.
+        is clipped. replica, sequence, purpose : whose reads they are; another sequence or purpose
+        draws anew.
         """
         lasting = noise_split(self.spec, self.time_s).lasting
         return self._slow(replica, sequence, lasting, True, purpose)
@@ -385,7 +394,10 @@ class Chip:
     def read(
         self, replica: int = 0, sequence: int = 0, purpose: Purpose = Purpose.READ_SLOW
     ) -> np.ndarray:
-        """Return what one sequence of reads finds, slow noise included: (n_cells,) float32 [S]."""
+        """Return what one sequence of reads finds, slow noise included: (n_cells,) float32 [S].
+
+        replica, sequence, purpose : as of `slow`.
+        """
         out = self.slow(replica, sequence, purpose)
         clip_cells(*self.limits_s, out)
         return silence(out, self.unconnected[replica])
@@ -398,7 +410,7 @@ class Chip:
         Those of `slow` with the white noise of `fast_sigma`, clipped together: near a limit the
         mean moves away from it and the variance falls. Noise that moves with the steps of the
         run is not in the mean; `Reads.moving` has its strength. For another purpose than a run
-        nothing moves: what would lasts for all reads.
+        nothing moves: what would lasts for all reads. replica, sequence, purpose : as of `slow`.
         """
         split, telegraph = noise_split(self.spec, self.time_s), self.telegraph(replica)
         if purpose != Purpose.READ_SLOW:
@@ -428,7 +440,10 @@ class Chip:
         return Reads(mean, variance, moving, telegraph, jump)
 
     def fast_sigma(self, replica: int = 0) -> np.ndarray:
-        """Return the white noise of one read of every cell, not clipped: (n_cells,) float32 [S]."""
+        """Return the white noise of one read of every cell, not clipped: (n_cells,) float32 [S].
+
+        replica : whose cells, counted from 0.
+        """
         sigma, white = self.noise_s()
         fast = np.float32(noise_split(self.spec, self.time_s).fast)
         total = np.asarray(np.hypot(sigma[replica] * fast, white[replica]))

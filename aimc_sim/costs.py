@@ -33,7 +33,7 @@ _TIMELY = "Li et al. 2020 (TIMELY), doi:10.48550/arXiv.2005.01206"
 _NO_FIGURE = "no published figure; an assumption"
 _GIVEN = "the chip's file"
 
-# event -> what it belongs to in a breakdown
+#: event -> what it belongs to in a breakdown
 KIND_OF: dict[str, str] = {
     "conversions": "ADC", "drives": "DAC", "cell_reads_j": "cells", "line_charging_j": "lines",
     "add_bits": "logic", "multiply_bits2": "logic", "shift_bits": "logic", "float_adds": "logic",

@@ -188,7 +188,7 @@ def predict(
     device : the card, or a chip for the card in it.
     targets_s : conductances asked for [S], within g_min_s .. g_max_s.
     times_s : seconds since programming.
-    n_cells : cells of every target, at least 2.
+    n_cells : cells of every target, at least 2. seed : of all draws.
 
     Raises UsageError for a target outside the device's range, too few or too many cells, or a
     time that the card refuses.

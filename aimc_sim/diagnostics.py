@@ -23,8 +23,9 @@ _DB_OF_SINE = 10 * math.log10(1.5)
 class Estimate:
     """A figure and its standard error from the inputs that were tried on one chip.
 
-    The error of programming is the same for all inputs: what another chip would give differs by
-    more than `standard_error` where it dominates.
+    value, standard_error : both in the unit of the figure. The error of programming is the same for
+    all inputs: what another chip would give differs by more than `standard_error` where it
+    dominates.
     """
 
     value: float
@@ -73,7 +74,8 @@ def effective_bits(matrix: AnalogMatrix, x: ArrayLike) -> Estimate:
     and distortion are everything that the product differs by, wrong gain included. b is negative
     where the error exceeds 0.8 of the signal and infinite where there is none.
 
-    Parameters, errors raised and standard error: as of `mvm_error`.
+    matrix, x : programmed, and inputs (n, n_in), as of `mvm_error`; errors raised and standard
+    error too.
 
     Examples
     --------

@@ -40,8 +40,10 @@ if TYPE_CHECKING:
 class MappedMatrix:
     """A matrix laid out on tiles, not yet programmed; `print` shows tiles and utilisation.
 
-    w : (n_in, n_out) as given. real : the real matrix on the tiles, of twice the size where w is
-    complex. full_scale : input at the DAC's end (None: the largest of every vector).
+    spec, layout : the chip, and where on it every cell lies. scale : (n_out,) weight that one
+    siemens stands for. adc_range : (n_parts, n_out), output at the end of the ADC, of every row
+    part. w : (n_in, n_out) as given. real : the real matrix on the tiles, of twice the size where w
+    is complex. full_scale : input at the DAC's end (None: the largest of every vector).
     forward : None, or the matrix whose cells this one drives from the columns: w and real are
     then those of the transpose, real in units in which every cell counts alike, drive (n_in,) what
     an input is multiplied by before its DAC for that.
@@ -87,7 +89,7 @@ class MappedMatrix:
         """Return the transpose on the same cells, with converter ranges of that direction.
 
         Both lines of a pair carry an input, with opposite signs. A column's scale multiplies its
-        input before the DAC. calibrate : as of `map_matrix`.
+        input before the DAC. calibrate : (n, n_out), as of `map_matrix`.
         """
         if self.forward is not None:
             return self.forward
@@ -114,7 +116,10 @@ class MappedMatrix:
         return target.ravel().astype(np.float32)
 
     def program(self, seed: int = 0, replica: int = 0) -> AnalogMatrix:
-        """Return the matrix programmed on one sampled chip."""
+        """Return the matrix programmed on one sampled chip.
+
+        seed, replica : which; chips of one seed differ in every cell.
+        """
         if self.forward is not None:
             return AnalogMatrix(self, self.forward.program(seed, replica).chip)
         chip = Chip(self.spec, self.layout, self.target_s, seed, first_replica=replica)
@@ -168,8 +173,8 @@ def map_matrix(w: ArrayLike, spec: ChipSpec, calibrate: ArrayLike | None = None)
 def load_matrix(path: str | Path) -> AnalogMatrix:
     """Return the programmed matrix of a file written by `AnalogMatrix.save`.
 
-    Conductances, faults, pulses, clock and counts of reads are as they were: it answers bit for
-    bit as it would have.
+    path : the .npz. Conductances, faults, pulses, clock and counts of reads are as they were: it
+    answers bit for bit as it would have.
 
     Raises InputError for a missing or damaged file, or one of a newer schema.
     """
@@ -207,6 +212,9 @@ class AnalogMatrix:
     `reads`; slow noise stays as it is until `wait` moves the clock. With noise_in_time
     "spectrum" successive vectors are steps of step_period_s and noise moves between them; the
     read index is the step, and a gap in it costs as much as the steps left out.
+
+    mapped, chip : where its cells lie, and the chip that they are on. `MappedMatrix.program`
+    makes both.
     """
 
     __array_ufunc__ = None  # numpy leaves x @ a to us
@@ -274,13 +282,18 @@ class AnalogMatrix:
         self._multiplier.saturated, self._multiplier.conversions = saturated, conversions
 
     def wait(self, seconds: float | str, temperature_k: float | None = None) -> AnalogMatrix:
-        """Let time pass, seconds or text such as "1h" (see `Chip.wait`); return the matrix."""
+        """Let time pass, seconds or text such as "1h" (see `Chip.wait`); return the matrix.
+
+        temperature_k : meanwhile [K]; None: that of the chip.
+        """
         self.chip.wait(seconds, temperature_k)
         return self
 
     def weights(self) -> tuple[np.ndarray, np.ndarray, bool]:
-        """Return what the cells stand for now: w and its white variance per read, and whether
-        there is any noise; both (n_in, n_out) float32 of the real matrix."""
+        """Return what the cells stand for now: w, its white variance, whether there is any noise.
+
+        Both (n_in, n_out) float32 of the real matrix; the variance is that of one read.
+        """
         return self._multiplier.weights()
 
     @property

@@ -90,7 +90,8 @@ class DacSpec(Spec):
 class AdcSpec(Spec):
     """Output converter, symmetric about zero.
 
-    Its range is `headroom` times the largest |output| of its column on the calibration data.
+    bits : of its codes, or "ideal". headroom : its range is that many times the largest |output|
+    of its column on the calibration data.
     noise_lsb : standard deviation of thermal noise in units of one step (LSB).
 
     range : "largest"; "percentile", the `percentile` of |output|; "least_error", the range with
@@ -256,6 +257,8 @@ class WireSpec(Spec):
 class ChipSpec(Spec):
     """A chip: its device, tile kinds, converters, clock, and how weights are put on it.
 
+    name : for reports. device : the card of its cells. dac, adc : its converters. faults : cells
+    and lines that do not work; None: all do.
     tile : the kind for matrices. short_tile : the kind for the few-row products of A.
     weight_scale : one scale per column, or one per block, turns weights into conductances.
     layout : "packed" (blocks of A on short tiles, columns of C and matrices on tiles, packed) or
@@ -383,7 +386,11 @@ class ChipSpec(Spec):
 
     @classmethod
     def from_toml(cls, path: str | Path) -> ChipSpec:
-        """Return the chip of a TOML file; a file with [device] alone gets default periphery."""
+        """Return the chip of a TOML file; a file with [device] alone gets default periphery.
+
+        path : the file. Raises InputError where it cannot be read, is not TOML or says what no
+        chip can be.
+        """
         asked = f"read chip file {path}"
         try:
             text = Path(path).read_text("utf-8")
@@ -396,7 +403,7 @@ class ChipSpec(Spec):
         """Return the chip that a TOML text describes; `origin` names it in errors.
 
         With `base = "PRESET"` it is that preset with the fields of the text in place of its own,
-        table by table.
+        table by table. Raises InputError as `from_toml`.
         """
         asked = f"read chip {origin}"
         try:
@@ -410,7 +417,10 @@ class ChipSpec(Spec):
         return validated(cls, data, asked)
 
     def to_toml(self, path: str | Path | None = None) -> str:
-        """Return the chip as TOML text, and write it to `path` where one is given."""
+        """Return the chip as TOML text, and write it to `path` where one is given.
+
+        Raises UsageError where that place cannot be written.
+        """
         import tomli_w
 
         text = tomli_w.dumps(self.model_dump(exclude_none=True, mode="json"))
@@ -482,7 +492,9 @@ def check_chip(spec: ChipSpec, asked: str) -> None:
 def load_chip(name_or_file: str | Path) -> ChipSpec:
     """Return a chip by preset name, or from a file where the text is a path.
 
-    A path ends in .toml, has a slash or backslash, or is that of a file.
+    name_or_file : a path ends in .toml, has a slash or backslash, or is that of a file.
+
+    Raises UsageError for a preset that does not exist, InputError for a file that is no chip.
     """
     text = str(name_or_file)
     if text.endswith(".toml") or "/" in text or "\\" in text or Path(text).is_file():

@@ -26,6 +26,7 @@ _MOST_CORRELATIONS = 20  # shown; a table over times and conductances has thousa
 class Source:
     """Where measurements come from: file, its hash, rows read, and the command that read it.
 
+    sha256, n_rows : of the file in `path`, and rows read of it. command : that read it.
     date : ISO 8601, of the reading. Synthetic measurements name the card in `path`.
     """
 
@@ -38,7 +39,10 @@ class Source:
 
 @dataclass(frozen=True)
 class Parameter:
-    """A fitted number and its standard error, both in `unit` ("" for a pure number)."""
+    """A fitted number and its standard error, both in `unit` ("" for a pure number).
+
+    value, stderr : the estimate and its standard error.
+    """
 
     value: float
     stderr: float
@@ -54,7 +58,8 @@ class Parameter:
 class Checked:
     """A figure of held-out data beside what the fit of the other data predicts.
 
-    error : standard error of found - predicted, of both together.
+    what : the figure, in words, in `unit`. error : standard error of found - predicted, of both
+    together.
     """
 
     what: str
@@ -73,7 +78,8 @@ class Checked:
 class Panel:
     """One picture of a fit: points with error bars, and the fitted curve through them.
 
-    x, y, error : (points,) ; error is one standard error of y, or None.
+    title, x_label, y_label : as shown, with units. x, y, error : (points,); error is one standard
+    error of y, or None.
     curve_x, curve_y : (any,) the model, finer than the points; empty where there is none.
     log_x, log_y : logarithmic axes.
     """
@@ -103,7 +109,8 @@ class Fit:
     heldout : figures of data that a fit of the rest did not see.
     residuals : x and standardised residual of the points (or of a part of them), x_label of x.
     part : field of DeviceSpec -> its value, such as {"relaxation": RelaxationSpec(...)}.
-    g_range_s, time_range_s : what was measured [S], [s].
+    converged : whether the search for the maximum ended at one. notes : what to know of it.
+    g_range_s, time_range_s : what was measured [S], [s]. source : where that comes from.
     panels : pictures, for `plotting.plot_fit`.
     """
 
@@ -127,7 +134,10 @@ class Fit:
     source: Source | None = None
 
     def replace(self, **changes: Any) -> Fit:
-        """Return a copy with fields changed."""
+        """Return a copy with fields changed.
+
+        changes : field -> new value.
+        """
         return dataclasses.replace(self, **changes)
 
     def report(self) -> str:
@@ -208,6 +218,7 @@ class Fit:
         A new drift replaces a relaxation of the base and the other way round, since a cell has
         one history; a total error replaces programming. The base's range grows to what was
         measured; its curves of r are then written in uS, so that they stay what they were.
+        name : of the new card; None: that of the base.
 
         Raises
         ------

@@ -29,6 +29,7 @@ class Kind:
 
 
 _READ = ("current_a", "resistance_ohm", "voltage_v")
+#: kind of measurement -> its columns: tidy names, where the value stands, which it needs, others
 KINDS: dict[str, Kind] = {
     "programming": Kind(("target_s", "measured_s"), "measured_s", ("target_s",), ("cell", *_READ)),
     "relaxation": Kind(

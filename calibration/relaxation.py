@@ -115,6 +115,7 @@ def fit_relaxation(
     the same points; its aic is among the alternatives, and a note says where it is the better.
 
     table : columns cell, time_s, conductance_s, initial_s (or the first read of each cell).
+    mean_order, sigma_order : fixed orders instead of chosen ones.
 
     Raises InputError for fewer than 20 points or no times after the start.
     """

@@ -57,6 +57,7 @@ def synthetic(
     times_s : after programming, of relaxation and drift; None: those of the card's table, or
         decades from 1 s to 1e5 s.
     n_reads, period_s : of read-noise; n_reads also the most pulses of a ramp.
+    seed : of all draws.
     gain, offset, inl, noise : of converter, output = offset + gain (code + inl[code]) + noise xi;
         the length of inl is the number of codes (None: 16 codes without INL). No device needed.
 

@@ -37,7 +37,8 @@ class Table:
 
     columns : tidy name -> (n,) float64 in SI, one point a place; sorted by cell or ramp and
     time or pulse. n_rows : rows read of the file. dropped : reason -> points left out.
-    units : of columns that are not SI by their name (output: "LSB" or "V").
+    units : of columns that are not SI by their name (output: "LSB" or "V"). source : where they
+    come from. notes : what to know of the reading.
     """
 
     kind: str

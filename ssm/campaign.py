@@ -69,8 +69,9 @@ class SweepFile(Spec):
 def read_campaign(path: str | Path) -> Campaign:
     """Return the campaign that a sweep file describes, all of it checked.
 
-    Dimensions are the keys of [grid], `point` where there are [[points]], `at_s`, `seed` and
-    `replica` (the chips); the last two repeat. Files named in it are relative to its folder.
+    path : the TOML file. Dimensions are the keys of [grid], `point` where there are [[points]],
+    `at_s`, `seed` and `replica` (the chips); the last two repeat. Files named in it are relative to
+    its folder.
 
     Raises InputError for a file that cannot be read, has an unknown field or an impossible
     value; UsageError for an empty grid or settings that do not exist.

@@ -60,9 +60,14 @@ class WeightMap:
 class Deployment:
     """A model laid out on a chip; `print` shows placements, tiles and utilisation.
 
+    model, spec, form, decay, digital : as given to `deploy`.
+    layout : where every cell lies. target_s : (n_cells,) conductances asked for [S].
+    weights : how a weight is read back from its cells. network, converters : what the compiled
+        recurrence sees of it.
     calibration, signal : which signal set the converters' ranges, in words and as
         (n, time, d_input) float32.
-    compensated : sets of cells that share one drift correction, and the products each serves.
+    compensated : sets of cells (n_set,) that share one drift correction, and the products each
+        serves.
     """
 
     model: Model

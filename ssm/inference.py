@@ -92,7 +92,10 @@ class Run:
         return int(finite.size - finite.sum())
 
     def accuracy(self, y: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Return the share of right answers of every chip, (chips,); not finite is wrong."""
+        """Return the share of right answers of every chip, (chips,); not finite is wrong.
+
+        y : (n,) classes of the sequences, from 0.
+        """
         logits = self.logits if self.logits.ndim == 3 else self.logits[None]
         finite = np.asarray(np.isfinite(logits).all(axis=-1))
         right = (np.where(finite[..., None], logits, 0).argmax(axis=-1) == y) & finite
@@ -101,7 +104,12 @@ class Run:
 
 @dataclass(eq=False)
 class StreamState:
-    """State between two calls of `step`: n streams, each with its own states and read noise."""
+    """State between two calls of `step`: n streams, each with its own states and read noise.
+
+    states : (n, 2, K) of all layers. pooled : (n, H) sum over the steps so far. step : their
+        number.
+    weights : what the cells stand for in every stream, moving noise included.
+    """
 
     states: NDArray[np.float32] = field(repr=False)  # (n, 2, K)
     pooled: NDArray[np.float32] = field(repr=False)  # (n, H)
@@ -113,6 +121,10 @@ class ProgrammedModel:
     """A deployment on one or more sampled chips: `wait`, `infer`, `step`.
 
     Everything is a function of the seed and of what is read when; reads change nothing.
+
+    deployment : what is on them. seed, chips, first_chip : so many chips of that seed, from number
+    first_chip on. written : what writing left in the cells, (chips, n_cells), to restore a saved
+    chip or to try another writing; None writes them.
     """
 
     def __init__(
@@ -150,7 +162,10 @@ class ProgrammedModel:
         return self.chip.time_s
 
     def wait(self, seconds: float | str, temperature_k: float | None = None) -> ProgrammedModel:
-        """Let time pass, seconds or text such as "1h" (see `Chip.wait`); return the model."""
+        """Let time pass, seconds or text such as "1h" (see `Chip.wait`); return the model.
+
+        temperature_k : meanwhile [K]; None: that of the chip.
+        """
         self.chip.wait(seconds, temperature_k)
         return self
 
@@ -239,11 +254,14 @@ class ProgrammedModel:
         ----------
         u : (n, d_input) or (d_input,), the inputs of this step.
         state : what the last call returned; None starts new streams.
+        first_sample : number of the first stream, part of the address of its draws.
 
         Returns
         -------
         y : (n, n_classes), the logits after this step (those of `infer` on the inputs so far).
         state : to pass to the next call; the one passed in stays as it was.
+
+        Raises InputError for inputs of another width, or as many as there are no streams of.
         """
         u = self._checked(np.atleast_2d(u)[:, None, :])[:, 0]
         d = self.deployment

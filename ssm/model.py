@@ -313,8 +313,11 @@ class Model:
 
     @property
     def n_parameters(self) -> int:
-        """Real numbers that the run uses: of a pair's pole, drive and readout two each, of a
-        real pole's one; an absent norm counts none."""
+        """Real numbers that the run uses.
+
+        Of a pair's pole, drive and readout two each, of a real pole's one; an absent norm counts
+        none.
+        """
         count = sum(getattr(self, name).size for name in MODEL_ARRAYS)
         for layer in self.layers:
             for name in LAYER_ARRAYS:
@@ -326,6 +329,8 @@ class Model:
 
     def replace(self, **changes: Any) -> Model:
         """Return a copy with some fields changed, checked anew.
+
+        changes : field -> new value.
 
         Raises
         ------

@@ -91,6 +91,7 @@ def report_pruning(
 ) -> PruningReport:
     """Return what changed between a model and its pruned version, before any fine-tuning.
 
+    before, after : a model, and what `prune` made of it.
     spec, form, decay : the chip whose cells and tiles are counted (None: the chip "ideal").
     n_steps : as in `prune`.
 

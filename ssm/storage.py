@@ -68,7 +68,8 @@ def save_chip(programmed: ProgrammedModel, path: str | Path) -> None:
 def load_chip(path: str | Path) -> ProgrammedModel:
     """Return the programmed chips of a file written by `ProgrammedModel.save`.
 
-    Seed, conductances and clock are as they were: it answers bit for bit as before.
+    path : the .npz. Seed, conductances and clock are as they were: it answers bit for bit as
+    before.
 
     Raises InputError for a missing or damaged file or one of a newer schema.
     """

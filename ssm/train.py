@@ -175,6 +175,9 @@ def start_models(
 ) -> list[Model]:
     """Return untrained models of one shape, one for every seed, for `ssm.fine_tune`.
 
+    seeds : of the start values. d_input, n_classes : features a step, and classes.
+    n_heads, n_states, n_layers, norm : as in `train`. task : name that the models carry.
+
     Start values are those of `ssm.layers.Classifier`; torch's global random state is left as it
     was. Errors: UsageError for numbers or a norm out of range.
     """

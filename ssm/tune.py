@@ -114,6 +114,8 @@ def fine_tune(
     digital : parts in logic, without errors, as `deploy` takes them.
     read_errors : with a chip also what is new at every access: read noise, rounding by DACs, ADCs
         and state registers, noise of ADCs; False: only what lasts for a sequence.
+    epochs, batch_size : passes over the data, and sequences of a step. weight_decay : of all
+        weights but A. seed : of the order and of all errors drawn.
     lr, kernel_lr : peak learning rates; kernel_lr is that of A (default lr / 4).
     clip : largest norm of a run's gradient.
     ramp : share of the training over which errors of cells grow from 0 to their size and

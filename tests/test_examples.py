@@ -27,6 +27,22 @@ def test_training_writes_a_model_that_loads(tmp_path, monkeypatch):
     assert ssm.load(path).task == "digits"
 
 
+def test_a_checkpoint_of_plain_torch_is_read_and_answers_as_torch_does(tmp_path, monkeypatch):
+    import torch
+
+    import ssm
+
+    out = ["--epochs", "1", "--out", str(tmp_path)]
+    run_example("00_state_spaces.py", *out, monkeypatch=monkeypatch)
+    found = ssm.load(tmp_path / "checkpoint.pt", norm="post", disc="zoh", pool="mean")
+    network = runpy.run_path(str(EXAMPLES / "00_state_spaces.py"))["S4Model"]()
+    network.load_state_dict(torch.load(tmp_path / "checkpoint.pt", weights_only=True))
+    x = np.load(tmp_path / "test.npz")["x"][:20]
+    with torch.no_grad():
+        expected = network(torch.from_numpy(x)).numpy()
+    assert found.logits(x) == pytest.approx(expected, abs=1e-4)
+
+
 @pytest.mark.compiled
 def test_forms_of_a_are_compared_on_sampled_chips(capsys, monkeypatch):
     options = ["--model", str(EXAMPLES / "models" / "s4d-digits.pt"), "--chips", "2"]

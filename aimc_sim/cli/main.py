@@ -24,6 +24,15 @@ from aimc_sim.cli.train import quantize, train
 from aimc_sim.errors import AimcError, CapacityError
 
 INTERRUPTED = 130
+# \b keeps the lines as they are
+FIRST_STEPS = """\b
+Start here:
+  aimc-sim run MODEL           what a chip does to a model, over time
+  aimc-sim presets             the chips there are
+  aimc-sim map MODEL           tiles and costs, without simulating
+  aimc-sim COMMAND --help      what a command takes
+A model comes with the sources: examples/models/s4d-digits.pt
+"""
 
 
 class Commands(typer.core.TyperGroup):
@@ -60,7 +69,7 @@ app = typer.Typer(
     cls=Commands,
     help="Simulate trained state-space models on analog in-memory computing chips.",
     no_args_is_help=True,
-    add_completion=False,
+    epilog=FIRST_STEPS,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},

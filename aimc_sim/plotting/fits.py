@@ -35,7 +35,8 @@ class FitLike(Protocol):
 def plot_fit(fit: FitLike, *, ax: Axes | None = None, panel: int = 0) -> Axes:
     """Return axes with the points of a fit, one standard error up and down, and its curve.
 
-    panel : which of the fit's pictures. A fit without any shows its residuals.
+    fit, ax : what is drawn, and where; None: new axes. panel : which of its pictures. A fit without
+    any shows its residuals.
     """
     if not fit.panels:
         return plot_residuals(fit, ax=ax)
@@ -66,7 +67,7 @@ def plot_residuals(fit: FitLike, *, ax: Axes | None = None) -> Axes:
     """Return axes with the standardised residuals, and their mean and spread in bins.
 
     A model that holds leaves a mean of 0 and a spread of 1 everywhere. At most 2,000 points
-    are drawn, every k-th; the bins take all.
+    are drawn, every k-th; the bins take all. fit, ax : what is drawn, and where; None: new axes.
     """
     ax = new_axes(ax)
     ax.set_title("standardised residuals")
