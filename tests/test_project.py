@@ -96,7 +96,11 @@ def test_links_of_the_texts_lead_somewhere(path):
     text = path.read_text("utf-8")
     links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", text)
     files = [link for link in links if not link.startswith(("http://", "https://"))]
-    assert [link for link in files if not (path.parent / link).exists()] == []
+    # pages that the build makes are held to their links in test_docs_build.py
+    made = [ROOT / "docs" / name for name in ("notebooks", "project", "reference")]
+    found = [(link, (path.parent / link).resolve()) for link in files]
+    lost = [link for link, file in found if not (file.exists() or set(made) & set(file.parents))]
+    assert lost == []
 
 
 def test_architecture_names_every_module_and_no_other():
