@@ -11,7 +11,7 @@ which are never negative, take the two cells of a pair, and parallel cells of th
 are filled one after the other. --chips N scores N sampled chips on the simulator, with 8-bit
 converters and read noise at every step: the float model and the one trained for that chip, in
 leapfrog form with the decay on tiles and in logic, with A in direct form and with A in logic.
-Energy is that of an inference with inputs spread evenly over their ranges.
+Energy is that of an inference, with the drives of the calibration signal.
 --checkpoints keeps every stage's last epoch; --start skips the stages before the chips'.
 """
 
@@ -31,6 +31,7 @@ from aimc_sim.mapping import pieces_of
 from ssm import Model, deploy, fine_tune, load, load_task, save, start_models
 from ssm.compact import in_half_precision
 from ssm.costs import cost_inference
+from ssm.drives import measured_drives
 from ssm.engine import ENGINES
 from ssm.quantize import Precision
 from ssm.tasks import Task
@@ -147,7 +148,9 @@ class Score:
             chips = deployment.program(0, options.chips).wait(DAY_S)
             run = chips.infer(task.x_test[:limit], engine=options.engine)
         shares = run.accuracy(task.y_test[:limit])
-        energy = 1e6 * cost_inference(deployment, task.x_test.shape[1]).costs.energy_j
+        energy = 1e6 * cost_inference(
+            deployment, task.x_test.shape[1], drives=measured_drives(deployment), g_s=run.g_s
+        ).costs.energy_j
         pair, single = 2 * pieces_of(spec).count, pieces_of(spec, pair=False).count
         cells = {"digital": str(pair), "direct": str(pair)}.get(form, f"{pair}, e d {single}")
         spread = 100 * shares.std(ddof=1) if len(shares) > 1 else 0.0

@@ -72,8 +72,10 @@ def main() -> None:
     """Print a line for each share of states and way to prune."""
     parser = argparse.ArgumentParser(description="accuracy against states kept")
     parser.add_argument("--model", type=Path, default=DEMO)
-    for fact in ("norm", "disc", "pool", "task"):
-        parser.add_argument(f"--{fact}", default=None)
+    parser.add_argument("--norm", help="pre or post, of a file that does not say")
+    parser.add_argument("--disc", help="zoh or bilinear, of such a file")
+    parser.add_argument("--pool", help="mean or last, of such a file")
+    parser.add_argument("--task", help="whose test sequences are classified (default: the model's)")
     parser.add_argument("--keep", type=float, nargs="+", default=[0.5, 0.25, 0.125])
     parser.add_argument("--bits", type=int, nargs="+", default=[8, 6])
     parser.add_argument("--heads", type=float, default=1.0, help="share of heads that stay")

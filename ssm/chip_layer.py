@@ -274,8 +274,7 @@ class _Through(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, wanted: Tensor, answer: Tensor) -> Tensor:
-        if wanted.shape != answer.shape:
-            raise RuntimeError(f"the chip answers {answer.shape}, the layer {wanted.shape}")
+        assert wanted.shape == answer.shape
         return answer.clone()
 
     @staticmethod

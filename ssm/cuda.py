@@ -89,7 +89,7 @@ def _backward(
     x_1 = tl.load(kept_1 + last * width + lane, mask=full, other=0.0)
     for back in range(n_steps):
         row = last - back
-        before = full & (back < n_steps - 1)
+        before = full & (zero + back < n_steps - 1)  # a tensor, for the interpreter too
         q_0 = tl.load(kept_0 + (row - 1) * width + lane, mask=before, other=0.0)
         q_1 = tl.load(kept_1 + (row - 1) * width + lane, mask=before, other=0.0)
         g = tl.load(grad_y + row * n_heads + head, mask=here, other=0.0)[:, None]

@@ -430,7 +430,6 @@ def test_map_counts_tiles_cells_and_conversions(cli, files, tmp_path):
     record = json.loads(result.stdout)
     assert record["schema"] == "aimc-sim.map/1"
     assert {path.name for path in (tmp_path / "new").iterdir()} == {
-        "report.html",
         "report.json",
         "table.txt",
         "chip.toml",
