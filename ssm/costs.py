@@ -357,7 +357,14 @@ class _Counter:
         added = 0 if self.d.form == "direct" else converted
         yield Events(*where, {"shift_bits": shifts, "add_bits": added * state})
         if self.d.form == "leapfrog" and self.d.decay == "digital":
-            yield Events(*where, {"multiply_bits2": states * state * self.weight_bits["a"]})
+            a_bits = self.weight_bits["a"]
+            yield Events(
+                *where,
+                {
+                    "multiply_bits2": states * state * a_bits,
+                    "weight_bits": float((pairs + alone) * a_bits),
+                },
+            )
         yield Events(*where, self._events_of(product, driven, converted))
         for k in range(len(rows_of)):
             drawn = self._state_rows(layer, self.drives.accesses[layer][:, k])

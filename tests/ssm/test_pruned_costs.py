@@ -9,7 +9,7 @@ import pytest
 from small_models import random_input, random_model
 
 import aimc_sim as aimc
-from ssm.baseline import baseline_record, cost_digital, judge
+from ssm.baseline import cost_digital, digital_twins, judge
 from ssm.complexity import macs_per_step, measure, stored_bits, weight_counts
 from ssm.costs import cost_inference
 from ssm.deploy import deploy
@@ -129,7 +129,7 @@ def test_an_empty_place_costs_nothing_at_all(spec, form, decay):
         before, after = (cost_inference(d, 7) for d in (even, uneven))
         assert after.costs.by("kind")["DAC"] == pytest.approx(before.costs.by("kind")["DAC"])
     assert measure(padded(model)) == measure(model)
-    assert baseline_record(uneven, 7) == baseline_record(even, 7)
+    assert digital_twins(uneven, 7) == digital_twins(even, 7)
 
 
 @pytest.mark.parametrize("name", PRUNED)
