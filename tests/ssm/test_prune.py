@@ -225,6 +225,15 @@ def test_bad_requests_are_refused_in_three_parts(settings, text):
     assert caught.value.do
 
 
+def test_pruning_twice_to_the_same_share_changes_nothing():
+    """0.07 x 100 is a little more than 7 in binary; the seven states that stayed are enough."""
+    model = random_model(6, n_heads=10, n_modes=10, n_layers=1, real_share=1.0)
+    once = prune(model, 0.07, method="magnitude", scope="global")
+    twice = prune(once, 0.07, method="magnitude", scope="global")
+    assert (model.n_states, once.n_states, twice.n_states) == (100, 7, 7)
+    np.testing.assert_array_equal(twice.layers[0].pole, once.layers[0].pole)
+
+
 def test_a_model_that_has_less_than_asked_for_is_refused():
     with pytest.raises(UsageError, match="Keep less than 0.2.*or start from the unpruned model"):
         prune(prune(MODEL, 0.25), 0.5)
