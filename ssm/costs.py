@@ -164,9 +164,11 @@ class _Counter:
         share = np.where(row >= 0, drawn[row], 0.0)
         v, t = self.used["read_v"].value, self.used["read_s"].value
         per_cell = self.used["line_f_per_m"].value * self.used["line_pitch_m"].value
+        # a pulse of any width charges its line to the full voltage
+        charged = share > 0 if self.d.spec.dac.mode == "pulse_width" else share
         return {
             "cell_reads_j": planes * v**2 * t * float(share @ self.line_g_s[lines]),
-            "line_charging_j": planes * v**2 * per_cell * float(share @ self.length[lines]),
+            "line_charging_j": planes * v**2 * per_cell * float(charged @ self.length[lines]),
         }
 
     def _busy_s(self, array: CellArray) -> NDArray[np.float64]:

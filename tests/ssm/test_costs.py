@@ -118,6 +118,16 @@ def test_what_decides_a_drive_is_how_the_dac_drives():
     assert even_drives(put()).accesses[0][1, 0] == pytest.approx(1 / 3)
 
 
+def test_a_pulse_of_any_width_charges_its_line_to_the_full_voltage():
+    """V^2 of full scale, where amplitudes spread evenly over the range have a third of it."""
+    pulses, volts = (
+        cost_inference(put(CHIP.replace(**{"dac.mode": mode})), 3).costs.by("kind")
+        for mode in ("pulse_width", "amplitude")
+    )
+    assert pulses["lines"] == pytest.approx(3 * volts["lines"])
+    assert pulses["cells"] == pytest.approx(1.5 * volts["cells"])  # 1/2 and 1/3
+
+
 def test_bit_serial_inputs_drive_and_convert_once_a_bit():
     """Seven bits of magnitude: every plane is a drive and a conversion, for as long."""
     spec = CHIP.replace(**{"costs.adc_leak": 0.0, "costs.dac_j": 1e-12})
