@@ -11,7 +11,7 @@ import numpy as np
 from aimc_sim.errors import UsageError
 from ssm.fronts import size_of
 from ssm.model import Model
-from ssm.prune import has_heads
+from ssm.places import has_rows
 from ssm.quantize import Precision, quantize
 from ssm.reduction import discounted, energy, hankel_values, kernel_error, modes_of
 
@@ -117,7 +117,7 @@ def report_pruning(
 
 def _layer(before: Model, after: Model, k: int, n_steps: int | None) -> LayerReport:
     old, new = before.layers[k], after.layers[k]
-    stays = has_heads(new)
+    stays = has_rows(new)
     error = bound = total = 0.0
     for head in np.flatnonzero(stays).tolist():
         was, now = (discounted(modes_of(layer, head), n_steps) for layer in (old, new))
@@ -127,7 +127,7 @@ def _layer(before: Model, after: Model, k: int, n_steps: int | None) -> LayerRep
     scale = total or 1.0
     return LayerReport(
         states=(int(old.mode_weight.sum()), int(new.mode_weight.sum())),
-        heads=(int(has_heads(old).sum()), int(stays.sum())),
+        heads=(int(has_rows(old).sum()), int(stays.sum())),
         real_poles=int((new.mode_weight == 1).sum()),
         kernel_error=float(np.sqrt(error / scale)), bound=float(np.sqrt(bound / scale)),
     )

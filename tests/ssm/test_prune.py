@@ -8,7 +8,8 @@ from small_models import random_input, random_model
 
 import ssm
 from aimc_sim.errors import UsageError
-from ssm.prune import METHODS, SCORES, has_heads, prune
+from ssm.places import has_rows
+from ssm.prune import METHODS, SCORES, prune
 from ssm.pruning_report import ROUNDING, _rounding_error, bits_of_a, report_pruning
 from ssm.quantize import Precision, quantize
 from ssm.reduction import energy, kernel_error, modes_of
@@ -107,7 +108,7 @@ def test_balanced_truncation_of_overlapping_modes_comes_nearer_than_the_best_sco
 def test_heads_that_matter_least_go_whole_and_their_channel_stays():
     pruned = prune(MODEL, 1.0, heads=0.5)
     for before, after in zip(MODEL.layers, pruned.layers, strict=True):
-        gone = ~has_heads(after)
+        gone = ~has_rows(after)
         assert gone.sum() == 3
         assert (after.mix_weight[gone] == 0).all() and (after.skip[gone] == 0).all()
         norms = [
@@ -117,7 +118,7 @@ def test_heads_that_matter_least_go_whole_and_their_channel_stays():
             for h in range(6)
         ]
         assert np.max(np.array(norms)[gone]) < np.min(np.array(norms)[~gone])
-    silent = [dataclasses.replace(layer, mix_weight=np.where(has_heads(own)[:, None],
+    silent = [dataclasses.replace(layer, mix_weight=np.where(has_rows(own)[:, None],
                                                              layer.mix_weight, 0))
               for layer, own in zip(MODEL.layers, pruned.layers, strict=True)]
     expected = MODEL.replace(layers=tuple(silent)).logits(X)

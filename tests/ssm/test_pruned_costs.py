@@ -15,7 +15,7 @@ from ssm.costs import cost_inference
 from ssm.deploy import deploy
 from ssm.drives import measured_drives
 from ssm.model import Model
-from ssm.prune import has_heads, prune
+from ssm.prune import prune
 from ssm.quantize import Precision, quantize
 
 CHIP = aimc.ChipSpec.preset("ideal").replace(state_bits=16, **{"adc.bits": 8, "dac.bits": 8})
@@ -44,8 +44,9 @@ def count(layer):
     for head in range(len(layer.skip)):
         own = [int(weight) for weight in layer.mode_weight[head]]
         pairs, alone = pairs + own.count(2), alone + own.count(1)
-        columns += any(own) or layer.skip[head] != 0
-        rows += bool(has_heads(layer)[head])
+        column = any(own) or layer.skip[head] != 0
+        columns += column
+        rows += column or any(layer.mix_weight[head])
     return pairs, alone, columns, rows
 
 
