@@ -74,7 +74,10 @@ def _short_reference(note: str) -> str:
 
 
 def map_report(record: Record, *, notes: bool = True) -> Group:
-    """Return what a person reads of an `aimc-sim.map/1` record."""
+    """Return what a person reads of an `aimc-sim.map/1` record.
+
+    As of a run, the verdict on A comes last, behind the constants that it rests on.
+    """
     table = _table("array", ("blocks", "rows x cols", "weights on", "cells", "tiles"))
     for row in record["arrays"]:
         table.add_row(
@@ -97,8 +100,9 @@ def map_report(record: Record, *, notes: bool = True) -> Group:
     title = _title(f"{record['model']} on {record['chip']}", f"form {_form(record)}")
     layouts = [_layouts_table(record["layouts"])] if record.get("layouts") else []
     return Group(
-        title, table, Text(facts), *_text(complexity_text(record)), *_text(cost_text(record)),
-        *layouts, *constants_table(record), *_lines(record["notes"] if notes else ()),
+        title, table, Text(facts), *_text(complexity_text(record)), *layouts,
+        *constants_table(record), *_text(cost_text(record)),
+        *_lines(record["notes"] if notes else ()),
     )
 
 

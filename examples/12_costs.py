@@ -14,7 +14,7 @@ import aimc_sim as aimc
 import ssm
 from aimc_sim import costs
 from aimc_sim.costs import Events
-from ssm.baseline import baseline_record, judge
+from ssm.baseline import digital_twins, judge
 from ssm.costs import cost_inference
 from ssm.drives import measured_drives
 
@@ -169,8 +169,10 @@ def compare_forms(path: str, chip: str) -> None:
         print(f"{name:19} {1e9 * found.costs.energy_j:10.1f} {1e6 * found.step_s:9.2f} "
               f"{1e6 * sum(found.area_m2.values()):9.3f} {analog} "
               f"{1e9 * verdict.digital_j:10.2f}")
-    twins = baseline_record(deployed, n_steps)
-    print("in logic: " + ", ".join(f"{name} {1e9 * each:.1f} nJ" for name, each in twins.items()))
+    twins = digital_twins(deployed, n_steps)
+    print("in logic: " + ", ".join(
+        f"{name} {1e9 * twin.energy_j:.1f} nJ" for name, twin in twins.items()
+    ))
 
 
 def main() -> None:

@@ -2,14 +2,14 @@
 
     python examples/18_pruning.py --model MODEL.pt [--norm post --disc zoh --pool mean]
         [--task smnist-14x14] [--keep 0.5 0.25 0.125] [--bits 8 6] [--limit N]
-        [--ways balanced horizon] [--tune EPOCHS] [--heads 0.75] [--loss 1] [--quick]
+        [--ways balanced horizon] [--tune EPOCHS [--tune-on N]] [--heads 0.75] [--loss 1] [--quick]
 
 Modes with small scores are left out, or heads become their balanced truncations: "balanced"
 counts errors of the impulse response at all steps alike, "horizon" those within a sequence. No
-retraining, unless --tune trains the balanced ones further. The model runs on the error-free chip
-with A in logic. The last line is the joint choice of states and bits: of all that lose no more
-than --loss points, the one whose poles take the fewest bits of memory. --quick takes the demo
-model and few test sequences.
+retraining, unless --tune trains those of the way "horizon" further, on the first N training
+sequences. The model runs on the error-free chip with A in logic. The last line is the joint choice
+of states and bits: of all that lose no more than --loss points, the one whose poles take the
+fewest bits of memory. --quick takes the demo model and few test sequences.
 """
 
 import argparse
@@ -81,6 +81,8 @@ def main() -> None:
     parser.add_argument("--heads", type=float, default=1.0, help="share of heads that stay")
     parser.add_argument("--limit", type=int, default=None)
     parser.add_argument("--tune", type=int, default=0, help="epochs")
+    parser.add_argument("--tune-on", type=int, default=None, metavar="N",
+                        help="training sequences (default: all)")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
     parser.add_argument("--loss", type=float, default=1.0, help="points that may be lost")
     parser.add_argument("--quick", action="store_true")
@@ -91,6 +93,7 @@ def main() -> None:
     model = ssm.load(options.model, norm=options.norm, disc=options.disc, pool=options.pool)
     task = ssm.load_task(options.task or model.task or "digits")
     x, y = task.x_test[: options.limit], task.y_test[: options.limit]
+    examples = task.x_train[: options.tune_on], task.y_train[: options.tune_on]
     rounded = "".join(f"{f'A {bits} bits':>10}" for bits in options.bits)
     print(f"{model.name}: accuracy in % of {len(y)} test sequences of {task.name}")
     print(f"{'kept':>6} {'way':10}{'states':>8}{'cells':>8}{'tiles':>7}{'bits':>6}{'float':>9}"
@@ -116,7 +119,7 @@ def main() -> None:
             report = ssm.report_pruning(model, pruned)
             show(way, keep, pruned, report)
             if options.tune and way == "horizon":
-                tuned = ssm.fine_tune(pruned, task, epochs=options.tune, lr=1e-3)
+                tuned = ssm.fine_tune(pruned, examples, epochs=options.tune, lr=1e-3)
                 show("+ tuned", keep, tuned, report)
     print(choose(found, options.loss))
 

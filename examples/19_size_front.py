@@ -36,6 +36,7 @@ from ssm.tune import TunedEpoch
 
 CHIP = "reram-wan2022"  # whose cells and tiles are counted, A on tiles too (leapfrog)
 COSTS = ("memory_bits", "bops_per_step")
+COUNTS = {"parameters": 11, "macs_per_step": 11, "cells": 9, "tiles": 7}  # and their columns
 LOSS = 0.01  # of accuracy that a design may cost
 NEXT_TO_ROUND = {"lr": 3e-3, "kernel_lr": 7e-4, "ramp": 0.2}
 
@@ -288,24 +289,32 @@ def show(rows: list[dict[str, Any]]) -> None:
     """Print the front of one task."""
     exact = [row for row in rows if row["precision"] == "float"]
     base = max(exact or rows, key=lambda row: row["memory_bits"])
-    best = {cost: pareto([r["mean"] for r in rows], [r[cost] for r in rows]) for cost in COSTS}
+    best = {
+        cost: pareto([r["mean"] for r in rows], [r[cost] for r in rows])
+        for cost in (*COSTS, *COUNTS)
+    }
+    wide = 1 + max(len(name_of(row)) for row in rows)
     print(
         f"\n{rows[0]['task']}: {rows[0]['n_test']:,} test sequences; x: less than "
         f"{base['shape']} in float; *: no other design is as accurate for less\n"
-        f"{'design':16}{'precision':12}{'test %':>16}{'seeds':>6}{'parameters':>12}"
-        f"{'memory, kbit':>16}{'kBOP a step':>18}{'cells':>8}{'tiles':>6}"
+        f"{'design':{wide}}{'precision':11}{'test %':>14} seeds{'memory, kbit':>17}"
+        f"{'kBOP a step':>19}{'parameters':>11}{'MACs a step':>12}{'cells':>8}{'tiles':>7}"
     )
     for i in sorted(range(len(rows)), key=lambda i: -rows[i]["memory_bits"]):
         row = rows[i]
         score = f"{100 * row['mean']:.2f}"
         score += "" if row["spread"] is None else f" +- {100 * row['spread']:.2f}"
+        marks = {cost: " *"[int(on[i])] for cost, on in best.items()}
         costs = [
-            f"{row[cost] / 1e3:.1f} ({base[cost] / row[cost]:.0f} x)" + " *"[int(best[cost][i])]
+            f"{row[cost] / 1e3:.1f} ({base[cost] / row[cost]:.0f} x){marks[cost]}"
             for cost in COSTS
         ]
+        counts = [
+            f"{row[cost]}{marks[cost]}".rjust(width) for cost, width in COUNTS.items()
+        ]
         print(
-            f"{name_of(row):16}{row['precision']:12}{score:>16}{len(row['test']):>6}"
-            f"{row['parameters']:>12,}{costs[0]:>16}{costs[1]:>18}{row['cells']:>8}{row['tiles']:>6}"
+            f"{name_of(row):{wide}}{row['precision']:11}{score:>14}{len(row['test']):>6}"
+            f"{costs[0]:>17}{costs[1]:>19}{''.join(counts)}".rstrip()
         )
     near = [row for row in rows if row["mean"] >= base["mean"] - LOSS]
     pick = min(near, key=lambda row: row["memory_bits"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,16 +10,15 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from aimc_sim.cost_report import with_prefix
 from aimc_sim.costs import Costs, Events, constants, price
 from aimc_sim.errors import AimcError
-from ssm.complexity import WEIGHT_BITS, weight_counts
+from ssm.complexity import WEIGHT_BITS, bits_in_logic, stored_bits, weight_counts
 from ssm.costs import Inference, activation_operations, cost_inference, state_in_logic
 from ssm.places import has_column, has_rows, kinds
 from ssm.ranges import register_bits
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from ssm.deploy import Deployment
 
 Number = Literal["fp32", "int8"]
@@ -43,35 +43,40 @@ class Verdict:
     def __str__(self) -> str:
         digital = (
             f"digital A ({self.a_bits}-bit poles, {self.state_bits}-bit states) costs "
-            f"{_nano(self.digital_j)} a step"
+            f"{with_prefix(self.digital_j, 'J')} a step"
         )
         if self.analog_j is None:
             return f"A does not go onto tiles ({self.refusal}); {digital}"
         first, second = self.analog_j, self.digital_j
-        ratio = max(first, second) / min(first, second)
-        winner = "A on tiles" if first < second else "digital A"
-        return (
-            f"A on tiles ({self.form}) costs {_nano(first)} a step, {digital}: {winner} is "
-            f"{ratio:.2g} times cheaper"
+        winner, low, high = (
+            ("A on tiles", first, second) if first < second else ("digital A", second, first)
         )
-
-
-def _nano(joule: float) -> str:
-    return f"{1e9 * joule:.3g} nJ"
+        ratio = high / low if low else math.inf
+        # two digits, without an exponent
+        times = f"{ratio:.2g}" if ratio < 99.5 else f"{ratio:.0f}"
+        return (
+            f"A on tiles ({self.form}) costs {with_prefix(first, 'J')} a step, {digital}: "
+            f"{winner} is {times} times cheaper"
+        )
 
 
 def judge(d: Deployment, found: Inference, n_steps: int) -> Verdict:
     """Return what A costs a step on tiles and in logic, leakage while it runs included.
 
     found : costs of a sequence of n_steps. Of a deployment with A in logic, A on tiles is that of
-    the leapfrog form with decay on tiles, inputs spread evenly over their ranges.
+    the leapfrog form with decay on tiles, inputs spread evenly over their ranges. Poles in logic
+    lie in one memory with whatever other weights are in logic.
     """
     held = register_bits(d.spec, d.model)
     state_bits = held if isinstance(held, int) else 32
     a_bits = (d.model.precision or {}).get("a", WEIGHT_BITS)
     pairs, alone = np.sum([kinds(layer) for layer in d.model.layers], axis=0).tolist()
     logic = Events("", "A", state_in_logic(pairs, alone, a_bits, state_bits))
-    digital_j = price([logic], found.constants).energy_j
+    used = constants(
+        d.spec, state_bytes=stored_bits(d)["state"] / 8,
+        weight_bytes=bits_in_logic(d, poles=True) / 8,
+    )
+    digital_j = price([logic], used).energy_j
     form = d.form
     if d.form != "digital":
         analog_j = found.costs.by("part")["A"] / n_steps
@@ -128,6 +133,8 @@ def _steps(d: Deployment, number: Number) -> Iterator[Events]:
             layer, "activation and norm",
             _operations(heads * multiplies, heads * adds, number, 8),
         )
+    if not network.pool_last:
+        yield Events("", "decoder", _operations(0, heads, number, 8))
 
 
 def _matrix(layer: str, part: str, n_in: int, n_out: int, number: Number) -> Iterator[Events]:
@@ -165,7 +172,7 @@ def _operations(
     }
 
 
-def baseline_record(d: Deployment, n_steps: int) -> Mapping[str, float]:
-    """Return the energy of a sequence in logic by number format [J]."""
+def digital_twins(d: Deployment, n_steps: int) -> dict[Number, Costs]:
+    """Return the costs of a sequence in logic by number format, see `cost_digital`."""
     numbers: tuple[Number, ...] = ("fp32", "int8")
-    return {number: cost_digital(d, n_steps, number).energy_j for number in numbers}
+    return {number: cost_digital(d, n_steps, number) for number in numbers}

@@ -169,21 +169,26 @@ def stored_bits(d: Deployment) -> dict[str, float]:
 
     Scales : one of 16 bits for every output that a column's ADC range turns into a number.
     """
-    model = d.model
-    held = register_bits(d.spec, model)
-    given = model.precision or {}
-    counts = weight_counts(model)
+    held = register_bits(d.spec, d.model)
+    return {
+        "state": float(d.model.n_states * (held if isinstance(held, int) else FLOAT_BITS)),
+        "digital weights": bits_in_logic(d),
+        "scales": float(_SCALE_BITS * d.outputs[d.network.analog].sum()),
+    }
+
+
+def bits_in_logic(d: Deployment, *, poles: bool = False) -> float:
+    """Return the bits of a deployment's weights in logic; poles : and of A, where it is on tiles.
+
+    Of A in leapfrog form with digital decay one number a mode, else its poles or nothing.
+    """
+    counts, given = weight_counts(d.model), d.model.precision or {}
+    of_a = d.n_modes if d.decay == "digital" else 0
     digital = {
-        "a": {"digital": model.n_states}.get(d.form, d.n_modes if d.decay == "digital" else 0),
+        "a": counts["a"] if poles or d.form == "digital" else of_a,
         "c": counts["c"] + counts["d"] if "readout" in d.digital else 0,
         "mix": counts["mix"] if "mixing" in d.digital else 0,
         "enc": counts["enc"] if "encoder" in d.digital else 0,
         "dec": counts["dec"] if "decoder" in d.digital else 0,
     }
-    return {
-        "state": float(model.n_states * (held if isinstance(held, int) else FLOAT_BITS)),
-        "digital weights": float(
-            sum(n * given.get(name, WEIGHT_BITS) for name, n in digital.items())
-        ),
-        "scales": float(_SCALE_BITS * d.outputs[d.network.analog].sum()),
-    }
+    return float(sum(n * given.get(name, WEIGHT_BITS) for name, n in digital.items()))

@@ -164,9 +164,11 @@ class _Counter:
         share = np.where(row >= 0, drawn[row], 0.0)
         v, t = self.used["read_v"].value, self.used["read_s"].value
         per_cell = self.used["line_f_per_m"].value * self.used["line_pitch_m"].value
+        # a pulse of any width charges its line to the full voltage
+        charged = share > 0 if self.d.spec.dac.mode == "pulse_width" else share
         return {
             "cell_reads_j": planes * v**2 * t * float(share @ self.line_g_s[lines]),
-            "line_charging_j": planes * v**2 * per_cell * float(share @ self.length[lines]),
+            "line_charging_j": planes * v**2 * per_cell * float(charged @ self.length[lines]),
         }
 
     def _busy_s(self, array: CellArray) -> NDArray[np.float64]:
@@ -357,7 +359,14 @@ class _Counter:
         added = 0 if self.d.form == "direct" else converted
         yield Events(*where, {"shift_bits": shifts, "add_bits": added * state})
         if self.d.form == "leapfrog" and self.d.decay == "digital":
-            yield Events(*where, {"multiply_bits2": states * state * self.weight_bits["a"]})
+            a_bits = self.weight_bits["a"]
+            yield Events(
+                *where,
+                {
+                    "multiply_bits2": states * state * a_bits,
+                    "weight_bits": float((pairs + alone) * a_bits),
+                },
+            )
         yield Events(*where, self._events_of(product, driven, converted))
         for k in range(len(rows_of)):
             drawn = self._state_rows(layer, self.drives.accesses[layer][:, k])

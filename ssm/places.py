@@ -48,7 +48,7 @@ def has_column(layer: Layer) -> np.ndarray:
 
 
 def has_rows(layer: Layer) -> np.ndarray:
-    """Return which heads have a row in the mixing matrix, (H,)."""
+    """Return which heads are there and so have a row in the mixing matrix, (H,)."""
     return np.asarray(has_column(layer) | (layer.mix_weight != 0).any(axis=1))
 
 

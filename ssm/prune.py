@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from aimc_sim.errors import UsageError, nearest
 from ssm.model import Layer, Model
+from ssm.places import has_rows
 from ssm.reduction import (
     Modes,
     discounted,
@@ -109,7 +110,7 @@ def prune(
     """
     scope = _check(keep, heads, method, scope, n_steps)
     full = model.unpruned_states or model.n_states
-    if model.n_states < keep * full:
+    if model.n_states < keep * full * (1 - 1e-12):  # 0.07 of 100 is 7, rounding aside
         raise UsageError(
             f"prune to keep={keep:g} of the states",
             f"the model has {model.n_states} of {full} left, {model.n_states / full:.3g} already",
@@ -162,18 +163,10 @@ def _check(
     return scope or ("global" if method in ("last", "aire") else "head")
 
 
-def has_heads(layer: Layer) -> NDArray[np.bool_]:
-    """Return which heads of a layer are there, (H,): they have modes, a skip or a mixing row."""
-    return np.asarray(
-        (layer.mode_weight > 0).any(axis=1) | (layer.skip != 0)
-        | (layer.mix_weight != 0).any(axis=1)
-    )
-
-
 def _without_heads(model: Model, share: float, scope: str) -> list[Layer]:
     if share == 1.0:
         return list(model.layers)
-    there = np.stack([has_heads(layer) for layer in model.layers])
+    there = np.stack([has_rows(layer) for layer in model.layers])
     rank = np.where(there, np.stack([_head_scores(layer) for layer in model.layers]), -1.0)
     if scope == "global":
         rank, there = rank.reshape(1, -1), there.reshape(1, -1)

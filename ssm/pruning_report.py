@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aimc_sim.errors import UsageError
+from ssm.fronts import size_of
 from ssm.model import Model
-from ssm.prune import has_heads
+from ssm.places import has_rows
 from ssm.quantize import Precision, quantize
 from ssm.reduction import discounted, energy, hankel_values, kernel_error, modes_of
 
@@ -105,10 +106,10 @@ def report_pruning(
             "give a model and what ssm.prune made of it",
         )
     spec = spec or ChipSpec.preset("ideal")
-    sizes = [_size(model, spec, form, decay) for model in (before, after)]
+    was, now = (size_of(model, spec, form, decay) for model in (before, after))
     return PruningReport(
         layers=tuple(_layer(before, after, k, n_steps) for k in range(before.n_layers)),
-        cells=(sizes[0][0], sizes[1][0]), tiles=(sizes[0][1], sizes[1][1]),
+        cells=(was["cells"], now["cells"]), tiles=(was["tiles"], now["tiles"]),
         bits_of_a=(bits_of_a(before, n_steps), bits_of_a(after, n_steps)),
         n_steps=n_steps, chip=spec.name, form=form,
     )
@@ -116,7 +117,7 @@ def report_pruning(
 
 def _layer(before: Model, after: Model, k: int, n_steps: int | None) -> LayerReport:
     old, new = before.layers[k], after.layers[k]
-    stays = has_heads(new)
+    stays = has_rows(new)
     error = bound = total = 0.0
     for head in np.flatnonzero(stays).tolist():
         was, now = (discounted(modes_of(layer, head), n_steps) for layer in (old, new))
@@ -126,20 +127,10 @@ def _layer(before: Model, after: Model, k: int, n_steps: int | None) -> LayerRep
     scale = total or 1.0
     return LayerReport(
         states=(int(old.mode_weight.sum()), int(new.mode_weight.sum())),
-        heads=(int(has_heads(old).sum()), int(stays.sum())),
+        heads=(int(has_rows(old).sum()), int(stays.sum())),
         real_poles=int((new.mode_weight == 1).sum()),
         kernel_error=float(np.sqrt(error / scale)), bound=float(np.sqrt(bound / scale)),
     )
-
-
-def _size(model: Model, spec: ChipSpec, form: str, decay: str) -> tuple[int, int]:
-    """Return cells in use and tiles of a model on a chip."""
-    from ssm.deploy import deploy
-
-    # converter ranges have no say in the placement: one step is signal enough
-    one_step = np.ones((1, 1, model.d_input), np.float32)
-    layout = deploy(model, spec, form, decay=decay, calibrate=one_step).layout
-    return layout.n_used(), layout.n_tiles
 
 
 def bits_of_a(model: Model, n_steps: int | None = None, most: float = ROUNDING) -> int | None:

@@ -25,7 +25,10 @@ _STABLE = 1.0 - 1e-12
 
 @dataclass(frozen=True, eq=False)
 class Modes:
-    """The modes of one head that exist: pole, gain and weight, each (M,)."""
+    """The modes of one head that exist: pole, gain and weight, each (M,).
+
+    Raises InputError for poles on or outside the unit circle.
+    """
 
     pole: Complex
     gain: Complex
@@ -164,15 +167,15 @@ def truncate(modes: Modes, n_states: int) -> Modes:
     while order > 0:
         scale = 1 / np.sqrt(values[:order])
         into, out = right @ vt[:order].T * scale, left @ u[:, :order] * scale
-        reduced = _diagonal(out.T @ a @ into, out.T @ b, c @ into)
-        if (np.abs(reduced.pole) < _STABLE).all():
-            return reduced
+        pole, gain, weight = _diagonal(out.T @ a @ into, out.T @ b, c @ into)
+        if (np.abs(pole) < _STABLE).all():
+            return Modes(pole, gain, weight)
         order = order_within(values, order - 1)
     return Modes(modes.pole[:0], modes.gain[:0], modes.weight[:0])
 
 
-def _diagonal(a: Real, b: Real, c: Real) -> Modes:
-    """Return the modes of a real system (n, n), (n,), (n,)."""
+def _diagonal(a: Real, b: Real, c: Real) -> tuple[Complex, Complex, Real]:
+    """Return pole, gain and weight of the modes of a real system (n, n), (n,), (n,)."""
     pole, vectors = np.linalg.eig(a)
     vectors = vectors.astype(complex)
     gain = (c @ vectors) * np.linalg.solve(vectors, b.astype(complex))
@@ -181,12 +184,7 @@ def _diagonal(a: Real, b: Real, c: Real) -> Modes:
     order = np.lexsort((-np.abs(pole[kept]), weight == 1.0))
     kept, weight = kept[order], weight[order]
     gain = np.where(weight == 1.0, gain[kept].real, gain[kept])
-    found = np.asarray(pole[kept], complex)
-    # poles outside the circle are for the caller to see, not for Modes to refuse
-    result = object.__new__(Modes)
-    for name, value in (("pole", found), ("gain", gain.astype(complex)), ("weight", weight)):
-        object.__setattr__(result, name, value)
-    return result
+    return np.asarray(pole[kept], complex), np.asarray(gain, complex), weight
 
 
 def discounted(modes: Modes, n_steps: int | None) -> Modes:

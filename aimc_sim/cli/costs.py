@@ -37,7 +37,7 @@ def add_run_costs(record: dict[str, Any], found: Evaluation, seed: int) -> None:
         )
         _put(record, d, inference, n_steps, "sequence", _at_its_accuracy(record))
     except AimcError as error:
-        _note(record, f"no costs: {error}")
+        _note(record, f"no costs and no verdict on A: {error}")
         return
     writing = record["writing"]
     record["costs"]["writing_j"] = None if writing is None else writing["energy_j"]
@@ -59,7 +59,7 @@ def add_map_costs(record: dict[str, Any], d: Deployment) -> None:
         inference = cost_inference(d, _MAP_STEPS)
         _put(record, d, inference, _MAP_STEPS, "step", "")
     except AimcError as error:
-        _note(record, f"no costs: {error}")
+        _note(record, f"no costs and no verdict on A: {error}")
         return
     each = inference.costs.times(1 / _MAP_STEPS)
     record["energy_j_per_step"] = each.energy_j
@@ -81,14 +81,11 @@ def _put(
     record: dict[str, Any], d: Deployment, inference: Inference, n_steps: int, of: str,
     accuracy: str,
 ) -> None:
-    from ssm.baseline import cost_digital, judge
+    from ssm.baseline import digital_twins, judge
 
     verdict = judge(d, inference, n_steps)
     n = n_steps if of == "step" else 1
-    twins = {
-        "fp32": cost_digital(d, n_steps, "fp32").times(1 / n),
-        "int8": cost_digital(d, n_steps, "int8").times(1 / n),
-    }
+    twins = {name: twin.times(1 / n) for name, twin in digital_twins(d, n_steps).items()}
     record["area_m2"] = sum(inference.area_m2.values())
     record["costs"] = {
         "of": of,

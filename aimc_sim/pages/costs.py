@@ -17,7 +17,7 @@ def cost_section(record: Record) -> Section:
     costs = record.get("costs")
     if costs is None:
         why = next((note for note in record["notes"] if note.startswith("no costs")), "not known")
-        return name, title, f"<p>{text(why)}</p>"
+        return name, title, f"<p>{text(why)}</p>{_size(record)}"
     parts = [f"<p>{text(costs['verdict']['text'])}.</p>", *_plots(record), _totals(record)]
     breakdown = record["energy_breakdown_j"]
     for field, head in (("part", "part of the model"), ("layer", "layer")):
@@ -32,7 +32,24 @@ def cost_section(record: Record) -> Section:
             table(("constant", "value", "source"), constants, prose=True),
         )
     )
+    parts.append(_size(record))
     return name, title, "".join(parts)
+
+
+def _size(record: Record) -> str:
+    """Return how large the model is at its precision."""
+    found = record["complexity"]
+    rows = [
+        ("parameters", str(found["parameters"])),
+        *((what, f"{found[key] / 1000:.4g} kbit") for what, key in (
+            ("memory", "memory_bits"), ("of it weights", "weight_bits"),
+            ("states", "state_bits"), ("scales", "scale_bits"),
+        )),
+        ("multiply-accumulates of a step", str(found["macs_per_step"])),
+        ("bit operations of a step", f"{found['bops_per_step'] / 1000:.4g} thousand"),
+        ("multiply-accumulates at the end", str(found["macs_at_end"])),
+    ]
+    return details("Size of the model at its precision", table(("", "of the model"), rows))
 
 
 def _plots(record: Record) -> list[str]:

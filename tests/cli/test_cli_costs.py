@@ -48,7 +48,7 @@ def test_a_chip_whose_costs_cannot_be_known_runs_and_says_why(run_json):
     assert record["costs"] is None
     assert record["energy_j_per_inference"] is None
     assert record["area_m2"] is None
-    assert any(note.startswith("no costs:") and "number of bits" in note
+    assert any(note.startswith("no costs and no verdict on A:") and "number of bits" in note
                for note in record["notes"])
     assert cost_text(record) == ""
 
@@ -66,6 +66,18 @@ def test_map_prices_a_step_and_lists_every_constant_with_its_source(cli, files):
     assert "arXiv.2404.06553" in by_name["adc_j"]["source"]
     for text in ("adc_j", "memory", "bit operations", "A on tiles", "Andrulis"):
         assert text in result.stderr
+
+
+@pytest.mark.compiled
+def test_a_map_ends_with_the_verdict_behind_the_constants_that_it_rests_on(cli, files):
+    result = cli(
+        "map", files / "tiny.pt", "--chip", "reram-wan2022", "--compare", "--json", "-", "--quiet"
+    )
+    record = json.loads(result.stdout)
+    words = " ".join(result.stderr.split())
+    assert words.endswith(record["costs"]["verdict"]["text"])
+    places = [words.index(text) for text in ("bit operations", "layout", "Andrulis", "energy in")]
+    assert places == sorted(places)
 
 
 @pytest.mark.compiled

@@ -149,8 +149,22 @@ def test_a_run_without_labels_has_a_page_without_accuracy_that_says_so(pages):
 
 
 @pytest.mark.compiled
+@pytest.mark.parametrize("name", ["labelled", "ideal"])
+def test_the_size_of_the_model_is_shown_whether_its_costs_are_known_or_not(pages, name):
+    text, record = pages[name]
+    size, page = record["complexity"], Page(text)
+    for row in (
+        f"parameters {size['parameters']}", f"memory {size['memory_bits'] / 1000:.4g} kbit",
+        f"multiply-accumulates of a step {size['macs_per_step']}",
+        f"bit operations of a step {size['bops_per_step'] / 1000:.4g} thousand",
+    ):
+        assert row in " ".join(page.text.split())
+
+
+@pytest.mark.compiled
 def test_a_chip_without_costs_or_causes_says_why_they_are_missing(pages):
     page = Page(pages["ideal"][0])
+    assert "no verdict on A" in page.text
     assert "An ideal converter has no energy" in page.text
     assert "energy-plot" not in page.ids
     assert "Not there: budget" in page.text

@@ -12,7 +12,7 @@ from small_models import random_model
 
 import aimc_sim as aimc
 from aimc_sim.errors import InputError, UsageError
-from ssm.baseline import baseline_record, cost_digital, judge
+from ssm.baseline import Verdict, cost_digital, digital_twins, judge
 from ssm.complexity import macs_per_step, measure, stored_bits, weight_counts
 from ssm.costs import cost_idle, cost_inference
 from ssm.deploy import deploy
@@ -116,6 +116,16 @@ def test_what_decides_a_drive_is_how_the_dac_drives():
     assert even_drives(put()).inputs == pytest.approx(1 / 3)
     assert even_drives(put()).accesses[0][0, 0] == pytest.approx(0)  # p rests while q is driven
     assert even_drives(put()).accesses[0][1, 0] == pytest.approx(1 / 3)
+
+
+def test_a_pulse_of_any_width_charges_its_line_to_the_full_voltage():
+    """V^2 of full scale, where amplitudes spread evenly over the range have a third of it."""
+    pulses, volts = (
+        cost_inference(put(CHIP.replace(**{"dac.mode": mode})), 3).costs.by("kind")
+        for mode in ("pulse_width", "amplitude")
+    )
+    assert pulses["lines"] == pytest.approx(3 * volts["lines"])
+    assert pulses["cells"] == pytest.approx(1.5 * volts["cells"])  # 1/2 and 1/3
 
 
 def test_bit_serial_inputs_drive_and_convert_once_a_bit():
@@ -244,9 +254,9 @@ def test_the_digital_twin_is_counted_by_hand():
 
 @pytest.mark.parametrize(("form", "decay"), FORMS)
 def test_the_twin_does_not_depend_on_how_a_was_deployed(form, decay):
-    twins = baseline_record(put(form=form, decay=decay), 20)
-    assert twins == baseline_record(put(), 20)
-    assert 0 < twins["int8"] < twins["fp32"]
+    twins = digital_twins(put(form=form, decay=decay), 20)
+    assert twins == digital_twins(put(), 20)
+    assert 0 < twins["int8"].energy_j < twins["fp32"].energy_j
 
 
 @pytest.mark.parametrize(("form", "decay"), FORMS)
@@ -270,6 +280,37 @@ def test_a_verdict_names_the_cheaper_one():
     dear = put(CHIP.replace(**{"costs.multiply_j_per_bit2": 1e-9}))
     assert "A on tiles is" in str(judge(dear, cost_inference(dear, 5), 5))
     assert "digital A is" in str(judge(put(), cost_inference(put(), 5), 5))
+
+
+def test_poles_in_logic_are_priced_by_the_memory_that_they_fill():
+    """16,384 numbers of 8 bits take 16 KB: twice the smallest memory, whatever form A has."""
+    model = random_model(seed=3, n_heads=64, n_modes=64)
+    forms = [put(model=model, form=form, decay=decay) for form, decay in
+             (("leapfrog", "tile"), ("leapfrog", "digital"), ("digital", "tile"))]
+    found = [judge(d, cost_inference(d, 2), 2).digital_j for d in forms]
+    assert found == [found[2]] * 3
+    used = cost_inference(forms[2], 2).constants
+    assert "SRAM of 16 KB" in used["weight_j_per_bit"].source
+    own = cost_inference(forms[2], 2).costs.by("part", "kind")
+    assert found[2] == pytest.approx(
+        sum(own[f"A {kind}"] for kind in ("logic", "states", "weights")) / 2
+    )
+
+
+def test_a_verdict_is_written_without_exponents():
+    assert str(Verdict(2.5e-6, 1e-8, "delta", 8, 16)).endswith(
+        "costs 2.5 uJ a step, digital A (8-bit poles, 16-bit states) costs 10 nJ a step: "
+        "digital A is 250 times cheaper"
+    )
+    assert str(Verdict(0.0, 1e-8, "delta", 8, 16)).endswith("A on tiles is inf times cheaper")
+    assert str(Verdict(1.4e-8, 1e-8, "delta", 8, 16)).endswith("digital A is 1.4 times cheaper")
+
+
+def test_decay_in_logic_reads_one_number_a_mode_from_memory():
+    """24 modes of 8 bits a step, and nothing of A where all of it lies on tiles."""
+    free = CHIP.replace(**{"costs.weight_j_per_bit": 1.0})
+    assert cost_inference(put(free, decay="digital"), 5).costs.by("kind")["weights"] == 5 * 24 * 8
+    assert "weights" not in cost_inference(put(free), 5).costs.by("kind")
 
 
 def test_a_verdict_says_why_a_does_not_go_onto_tiles():

@@ -8,7 +8,8 @@ from small_models import random_input, random_model
 
 import ssm
 from aimc_sim.errors import UsageError
-from ssm.prune import METHODS, SCORES, has_heads, prune
+from ssm.places import has_rows
+from ssm.prune import METHODS, SCORES, prune
 from ssm.pruning_report import ROUNDING, _rounding_error, bits_of_a, report_pruning
 from ssm.quantize import Precision, quantize
 from ssm.reduction import energy, kernel_error, modes_of
@@ -107,7 +108,7 @@ def test_balanced_truncation_of_overlapping_modes_comes_nearer_than_the_best_sco
 def test_heads_that_matter_least_go_whole_and_their_channel_stays():
     pruned = prune(MODEL, 1.0, heads=0.5)
     for before, after in zip(MODEL.layers, pruned.layers, strict=True):
-        gone = ~has_heads(after)
+        gone = ~has_rows(after)
         assert gone.sum() == 3
         assert (after.mix_weight[gone] == 0).all() and (after.skip[gone] == 0).all()
         norms = [
@@ -117,7 +118,7 @@ def test_heads_that_matter_least_go_whole_and_their_channel_stays():
             for h in range(6)
         ]
         assert np.max(np.array(norms)[gone]) < np.min(np.array(norms)[~gone])
-    silent = [dataclasses.replace(layer, mix_weight=np.where(has_heads(own)[:, None],
+    silent = [dataclasses.replace(layer, mix_weight=np.where(has_rows(own)[:, None],
                                                              layer.mix_weight, 0))
               for layer, own in zip(MODEL.layers, pruned.layers, strict=True)]
     expected = MODEL.replace(layers=tuple(silent)).logits(X)
@@ -223,6 +224,15 @@ def test_bad_requests_are_refused_in_three_parts(settings, text):
         prune(MODEL, **settings)
     assert text in str(caught.value)
     assert caught.value.do
+
+
+def test_pruning_twice_to_the_same_share_changes_nothing():
+    """0.07 x 100 is a little more than 7 in binary; the seven states that stayed are enough."""
+    model = random_model(6, n_heads=10, n_modes=10, n_layers=1, real_share=1.0)
+    once = prune(model, 0.07, method="magnitude", scope="global")
+    twice = prune(once, 0.07, method="magnitude", scope="global")
+    assert (model.n_states, once.n_states, twice.n_states) == (100, 7, 7)
+    np.testing.assert_array_equal(twice.layers[0].pole, once.layers[0].pole)
 
 
 def test_a_model_that_has_less_than_asked_for_is_refused():

@@ -9,13 +9,13 @@ import pytest
 from small_models import random_input, random_model
 
 import aimc_sim as aimc
-from ssm.baseline import baseline_record, cost_digital, judge
+from ssm.baseline import cost_digital, digital_twins, judge
 from ssm.complexity import macs_per_step, measure, stored_bits, weight_counts
 from ssm.costs import cost_inference
 from ssm.deploy import deploy
 from ssm.drives import measured_drives
 from ssm.model import Model
-from ssm.prune import has_heads, prune
+from ssm.prune import prune
 from ssm.quantize import Precision, quantize
 
 CHIP = aimc.ChipSpec.preset("ideal").replace(state_bits=16, **{"adc.bits": 8, "dac.bits": 8})
@@ -44,8 +44,9 @@ def count(layer):
     for head in range(len(layer.skip)):
         own = [int(weight) for weight in layer.mode_weight[head]]
         pairs, alone = pairs + own.count(2), alone + own.count(1)
-        columns += any(own) or layer.skip[head] != 0
-        rows += bool(has_heads(layer)[head])
+        column = any(own) or layer.skip[head] != 0
+        columns += column
+        rows += column or any(layer.mix_weight[head])
     return pairs, alone, columns, rows
 
 
@@ -129,7 +130,7 @@ def test_an_empty_place_costs_nothing_at_all(spec, form, decay):
         before, after = (cost_inference(d, 7) for d in (even, uneven))
         assert after.costs.by("kind")["DAC"] == pytest.approx(before.costs.by("kind")["DAC"])
     assert measure(padded(model)) == measure(model)
-    assert baseline_record(uneven, 7) == baseline_record(even, 7)
+    assert digital_twins(uneven, 7) == digital_twins(even, 7)
 
 
 @pytest.mark.parametrize("name", PRUNED)

@@ -10,7 +10,7 @@ import ssm
 from aimc_sim.errors import UsageError
 from ssm.deploy import deploy
 from ssm.places import on_tiles, row_parts
-from ssm.prune import has_heads, prune
+from ssm.prune import prune
 
 pytestmark = pytest.mark.compiled
 
@@ -45,7 +45,7 @@ def expected_counts(model, form, decay):
         columns = (states > 0) | (layer.skip != 0)
         cells += 2 * int(states.sum() + columns.sum())
         conversions += int(columns.sum()) + n_mix
-        cells += 2 * n_mix * int(has_heads(layer).sum())
+        cells += 2 * n_mix * int((columns | (layer.mix_weight != 0).any(axis=1)).sum())
     return int(cells), int(conversions + products), int(products)
 
 
