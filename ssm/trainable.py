@@ -228,14 +228,10 @@ class TrainableLayer(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Return matrix and readout of the sequential leapfrog form (`ssm.forms`)."""
         re, im = gain.unbind(-1)
-        phase = torch.remainder(phase + math.pi, 2 * math.pi) - math.pi
-        im = torch.where(phase < 0, -im, im)
-        phase = phase.abs()
-        behind = phase > math.pi / 2
-        theta = torch.where(behind, math.pi - phase, phase)
+        below, behind, theta = _folded(phase)
+        im = torch.where(below, -im, im)
         im = torch.where(behind, -im, im)
-        sign = 1.0 - 2.0 * behind.to(theta.dtype)
-        e, d = 2 * torch.sin(theta / 2), -torch.expm1(-rate)
+        e, d, sign = _cells_of(rate, behind, theta)
         cells = [e, e, d, d]
         disturbance = self.chips.disturbance
         if noisy and disturbance is not None:
@@ -306,7 +302,8 @@ class TrainableLayer(nn.Module):
             held = reading.held(largest[..., k]) if self.state_step is None else zeros
             variance.append(torch.where(there, held, zeros).expand(squares.shape[:-1]))
         if self.leapfrog and self.chips.disturbance is not None:
-            e, d, sign = self._exact_cells()
+            rate, phase = self.own_poles()
+            e, d, sign = _cells_of(rate, *_folded(phase)[1:])
             keep = sign * (1 - d)
             ways = [(-keep, -keep * e), (zeros, keep), (-sign, zeros), (zeros, -sign)]
             cells, rows = [e, e, d, d], [1, 0, 0, 1]  # what they are, and the state they see
@@ -319,14 +316,6 @@ class TrainableLayer(nn.Module):
                 variance.append(torch.where(there, own, torch.zeros_like(own)))
         inputs = torch.stack([torch.stack(pair, dim=-1) for pair in enter], dim=-1)
         return inputs, torch.stack(variance, dim=-1)
-
-    def _exact_cells(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return e, d and the sign of the leapfrog form without errors, (runs, H, M)."""
-        rate, phase = self.own_poles()
-        phase = (torch.remainder(phase + math.pi, 2 * math.pi) - math.pi).abs()
-        sign = torch.where(phase > math.pi / 2, -1.0, 1.0)
-        theta = torch.where(phase > math.pi / 2, math.pi - phase, phase)
-        return 2 * torch.sin(theta / 2), -torch.expm1(-rate), sign
 
     def mix(self, y: Tensor, noisy: bool) -> Tensor:
         """Return GELU, mixing and gate of the heads' outputs, (B, T, runs, H)."""
@@ -637,6 +626,20 @@ def _one_or_all(mode_weight: np.ndarray) -> np.ndarray:
     """Return the weight of modes (H, M, 1), or one number where all are equal."""
     first = mode_weight.flat[0]
     return np.asarray(first) if (mode_weight == first).all() else mode_weight[..., None]
+
+
+def _folded(phase: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return which angles lie below zero, which beyond a right angle, and theta in 0 .. pi/2."""
+    phase = torch.remainder(phase + math.pi, 2 * math.pi) - math.pi
+    size = phase.abs()
+    behind = size > math.pi / 2
+    return phase < 0, behind, torch.where(behind, math.pi - size, size)
+
+
+def _cells_of(rate: Tensor, behind: Tensor, theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return e, d and the sign of the leapfrog form (`ssm.forms`) without errors."""
+    sign = 1.0 - 2.0 * behind.to(theta.dtype)
+    return 2 * torch.sin(theta / 2), -torch.expm1(-rate), sign
 
 
 def _matrix(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:

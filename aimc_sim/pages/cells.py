@@ -18,6 +18,7 @@ _MAP_BYTES = 1_200_000  # of all maps of conductances together
 
 
 def placement_section(shown: Exhibits, most: int) -> Section:
+    """Return where every array lies, on up to `most` tiles drawn."""
     layout, spec = shown.chip.layout, shown.chip.spec
     first = min(most, layout.n_tiles)
     cut = "" if first == layout.n_tiles else f" Only the first {first} are drawn."
@@ -58,6 +59,7 @@ def chosen_tiles(chip: Chip, most: int) -> list[int]:
 
 
 def conductances_section(shown: Exhibits, most: int) -> Section:
+    """Return target, programmed and error [uS] of the cells of up to `most` tiles."""
     chip, device = shown.chip, shown.chip.spec.device
     ages = chip.time_s > 0 and (device.drift is not None or device.relaxation is not None)
     whats = ("target", "programmed", "error", "aged") if ages else ("target", "programmed", "error")
@@ -103,6 +105,7 @@ def conductances_section(shown: Exhibits, most: int) -> Section:
 
 
 def states_section(record: Record, shown: Exhibits) -> Section:
+    """Return states of one sequence, in float beside the chips."""
     name, title = "states", "States, float against chip"
     if shown.states is None:
         return name, title, f"<p>Not there: {text(shown.why_not('states'))}</p>"

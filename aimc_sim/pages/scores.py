@@ -15,6 +15,7 @@ from aimc_sim.units import format_time
 
 
 def accuracy_section(record: Record) -> Section:
+    """Return accuracy and logit error by time since programming, with the spread of chips."""
     name, title = "accuracy", "Accuracy over time"
     scores = record["accuracy"]
     labelled = scores["float"] is not None
@@ -92,6 +93,7 @@ def _variations(record: Record) -> str:
 
 
 def confusion_section(record: Record, shown: Exhibits) -> Section:
+    """Return the confusion matrix at the last time and the most frequent mistakes."""
     name, title = "confusion", "Right and wrong answers"
     if shown.confusion is None:
         return name, title, "<p>The data have no labels, so nothing is right or wrong.</p>"
@@ -125,6 +127,7 @@ def confusion_section(record: Record, shown: Exhibits) -> Section:
 
 
 def budget_section(record: Record, shown: Exhibits) -> Section:
+    """Return signal and error of every layer, cause by cause."""
     name, title = "budget", "Signal and noise of every layer"
     found: Record | None = shown.budget
     if any(row.get("layer") is not None for row in record.get("budget") or ()):
