@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.special import expit
 
 from ssm.forms import leapfrog_cells
 from ssm.kernels.network import A_PRODUCT, C_PRODUCT
@@ -87,7 +88,7 @@ def measured_drives(d: Deployment) -> Drives:
         mixes.append(_share(d, y, c.mix_step[k] * full, width, width))
         y = y @ layer.mix_weight + layer.mix_bias
         if model.gate == "glu":
-            y = y[..., : model.n_heads] / (1 + np.exp(-y[..., model.n_heads :]))
+            y = y[..., : model.n_heads] * expit(y[..., model.n_heads :])
         h = _normalise(model, layer, h + y) if model.norm == "post" else h + y
     pooled = h.mean(axis=1, keepdims=True) if model.pool == "mean" else h[:, -1:]
     return Drives(

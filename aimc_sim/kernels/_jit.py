@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
+from numba.core.codegen import get_host_cpu_features
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -25,6 +26,24 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 FASTMATH = {"contract", "nsz", "arcp"}
 # Sums over a dot product may be reordered into vector lanes: 4 x on them.
 FASTMATH_SUM = FASTMATH | {"reassoc"}
+
+
+def wide_vectors(features: str) -> str | None:
+    """Return the features to compile for on a processor that gains from vectors of 512 bits.
+
+    features : those of the processor as LLVM writes them, "+avx2,+avx512f,-sha, ...".
+
+    LLVM keeps to 256 bits on Intel's processors with AVX-512, since the first of them lowered
+    their clock for wider ones. Those from Ice Lake on, which know VBMI2, do not: on an Emerald
+    Rapids normals take 1.36 instead of 2.32 ns and a recurrent step of S4D 31 instead of 42 us.
+    None where nothing is to be changed.
+    """
+    return f"{features},-prefer-256-bit" if "+avx512vbmi2" in features.split(",") else None
+
+
+if numba.config.CPU_FEATURES is None and numba.config.CPU_NAME is None:
+    # takes effect where numba has compiled nothing yet in this process; part of its cache's key
+    numba.config.CPU_FEATURES = wide_vectors(get_host_cpu_features())
 
 
 def _cache_root() -> Path:
