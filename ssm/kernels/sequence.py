@@ -27,6 +27,7 @@ _0 = np.uint64(0)
 _ENCODER = np.int64(0)  # a bare 0 would compile `dense` once more, for the literal
 _NO_TRACE = np.zeros((0, 2, 0), np.float32)
 _NO_LAYERS = np.zeros((0, 0, 0), np.float32)
+_SHARES = 8  # of the sequences, a thread: a core that others use as well takes fewer
 
 
 @kernel(paste=True)
@@ -237,10 +238,11 @@ def run_batch(
 
     n_jobs = n_replicas * n_samples
     n_threads = min(numba.get_num_threads(), n_jobs)
-    bounds = [n_jobs * k // n_threads for k in range(n_threads + 1)]
     if n_threads == 1:
         run_jobs(0, n_jobs)
         return
+    n_shares = min(n_jobs, _SHARES * n_threads)
+    bounds = [n_jobs * k // n_shares for k in range(n_shares + 1)]
     with ThreadPoolExecutor(n_threads) as pool:
         list(pool.map(run_jobs, bounds[:-1], bounds[1:]))
 
