@@ -6,7 +6,15 @@ import re
 from functools import partial
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_core import ErrorDetails
 
 from aimc_sim.errors import AimcError, InputError, UsageError, nearest
@@ -22,17 +30,30 @@ def _si(value: Any, *, kind: str) -> Any:
         raise ValueError(f"{error.found}; {error.do}") from None
 
 
-def _quantity(kind: str) -> Any:
+def quantity(kind: str) -> Any:
+    """Return the annotation of a field that also takes text with a unit of `kind`."""
     return BeforeValidator(partial(_si, kind=kind))
 
 
-Siemens = Annotated[float, _quantity("conductance"), Field(allow_inf_nan=False)]
-PositiveSiemens = Annotated[float, _quantity("conductance"), Field(gt=0, allow_inf_nan=False)]
-Seconds = Annotated[float, _quantity("time"), Field(allow_inf_nan=False)]
-PositiveSeconds = Annotated[float, _quantity("time"), Field(gt=0, allow_inf_nan=False)]
-Ohms = Annotated[float, _quantity("resistance"), Field(ge=0, allow_inf_nan=False)]
-Volts = Annotated[float, _quantity("voltage"), Field(allow_inf_nan=False)]
-Kelvin = Annotated[float, _quantity("temperature"), Field(gt=0, le=2000, allow_inf_nan=False)]
+def nanometres(value: Any) -> Any:
+    """Return text with a unit of length in nanometres, anything else as it is."""
+    if not isinstance(value, str) or not value.strip()[-1:].isalpha():
+        return value
+    try:
+        # rounded to a millionth, so that 45 nm are 45
+        return round(1e9 * _si(value, kind="length"), 6)
+    except ValueError:
+        raise ValueError("it is no length; write a number of nm, or '45nm', say") from None
+
+
+Siemens = Annotated[float, quantity("conductance"), Field(allow_inf_nan=False)]
+PositiveSiemens = Annotated[float, quantity("conductance"), Field(gt=0, allow_inf_nan=False)]
+Seconds = Annotated[float, quantity("time"), Field(allow_inf_nan=False)]
+PositiveSeconds = Annotated[float, quantity("time"), Field(gt=0, allow_inf_nan=False)]
+Ohms = Annotated[float, quantity("resistance"), Field(ge=0, allow_inf_nan=False)]
+Volts = Annotated[float, quantity("voltage"), Field(allow_inf_nan=False)]
+Nanometres = Annotated[float, BeforeValidator(nanometres), Field(allow_inf_nan=False)]
+Kelvin = Annotated[float, quantity("temperature"), Field(gt=0, le=2000, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Bits = Annotated[int, Field(ge=1, le=16)] | Literal["ideal"]
 
@@ -41,6 +62,15 @@ class Spec(BaseModel):
     """Base of all specs: frozen, no unknown field, no NaN, replaced instead of changed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse true and false but where a field is one of them: Python takes true for 1."""
+        kind = cls.model_fields[info.field_name or ""].annotation
+        if kind is not bool and kind is not Any and _has_truth(value):
+            raise ValueError("it is true or false, which is no number; give a value of its kind")
+        return value
 
     def replace(self, **changes: Any) -> Self:
         """Return a copy with fields changed and all checks made again.
@@ -60,6 +90,12 @@ class Spec(BaseModel):
                 raise _unknown_field(name, last, list(target))
             target[last] = value.model_dump() if isinstance(value, BaseModel) else value
         return validated(type(self), data, f"replace {', '.join(changes)}")
+
+
+def _has_truth(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return any(map(_has_truth, value))
+    return isinstance(value, bool)
 
 
 AnySpec = TypeVar("AnySpec", bound=Spec)
