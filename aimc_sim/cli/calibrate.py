@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from aimc_sim.cli.completions import offer, offer_presets
 from aimc_sim.cli.options import Json, Quiet, command_line, one_line_warnings
 from aimc_sim.cli.outputs import Outputs, write_whole
 from aimc_sim.errors import InputError, UsageError
@@ -19,12 +20,18 @@ if TYPE_CHECKING:
     from calibration.fit import Fit
     from calibration.tables import Table
 
-_KINDS = "programming, relaxation, drift, read-noise, pulse or converter"
+_KINDS = ("programming", "relaxation", "drift", "read-noise", "pulse", "converter")
 
 
 def calibrate(
     context: typer.Context,
-    kind: Annotated[str, typer.Argument(metavar="KIND", help=f"What was measured: {_KINDS}.")],
+    kind: Annotated[
+        str,
+        typer.Argument(
+            metavar="KIND", autocompletion=offer(*_KINDS),
+            help=f"What was measured: {', '.join(_KINDS[:-1])} or {_KINDS[-1]}.",
+        ),
+    ],
     data: Annotated[
         list[Path],
         typer.Argument(
@@ -63,7 +70,8 @@ def calibrate(
     base: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME|FILE.toml", help="Preset or card whose other parts the new card keeps."
+            metavar="NAME|FILE.toml", help="Preset or card whose other parts the new card keeps.",
+            autocompletion=offer_presets,
         ),
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the new card.")] = None,

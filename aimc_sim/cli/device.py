@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from aimc_sim.cli.completions import offer_presets
 from aimc_sim.cli.options import (
     Force,
     Json,
@@ -28,7 +29,12 @@ if TYPE_CHECKING:
 
 def device(
     context: typer.Context,
-    card: Annotated[str, typer.Argument(metavar="NAME|FILE.toml", help="Preset or file.")],
+    card: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME|FILE.toml", help="Preset or file.", autocompletion=offer_presets
+        ),
+    ],
     targets: Annotated[
         str | None,
         typer.Option(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from aimc_sim.cli.completions import offer
 from aimc_sim.cli.costs import add_run_costs
 from aimc_sim.cli.data import RunData, choose_data
 from aimc_sim.cli.options import (
@@ -72,6 +73,7 @@ Engine = Annotated[
     typer.Option(
         metavar="|".join(ENGINES),
         help="Where the chips run: auto takes an NVIDIA GPU where there is one.",
+        autocompletion=offer(*ENGINES),
     ),
 ]
 Ablate = Annotated[bool, typer.Option("--ablate", help="Also switch each non-ideality off alone.")]

@@ -254,6 +254,16 @@ def test_a_folder_that_may_not_be_written_to_is_an_error_in_three_parts(cli, fil
     assert "is not writable" in result.stderr and "to do:" in result.stderr
 
 
+@pytest.fixture
+def no_page(monkeypatch):
+    """Make the page nothing but a line: what counts is which files are there."""
+    from aimc_sim.cli import results
+    from aimc_sim.pages import run as page
+
+    monkeypatch.setattr(results, "make_exhibits", lambda *_, **__: None)
+    monkeypatch.setattr(page, "run_page", lambda *_: "a page")
+
+
 KEPT = {"report.json", "table.txt", "chip.toml", "placement.png", "accuracy.png", "accuracy.svg"}
 
 
@@ -275,7 +285,7 @@ def fails(kind, *words):
     ],
 )
 def test_a_page_that_cannot_be_drawn_costs_nothing_that_was_found(
-    cli, files, tmp_path, monkeypatch, error, code, found, do
+    cli, files, tmp_path, monkeypatch, no_page, error, code, found, do
 ):
     from aimc_sim.pages import run as page
 
@@ -294,8 +304,8 @@ def test_a_page_that_cannot_be_drawn_costs_nothing_that_was_found(
 
 
 @pytest.mark.compiled
-def test_what_fails_of_a_page_in_one_place_is_told_and_every_other_picture_is_there(
-    cli, files, tmp_path, monkeypatch
+def test_a_picture_that_fails_is_told_and_every_other_is_there(
+    cli, files, tmp_path, monkeypatch, no_page
 ):
     from aimc_sim.cli import results
 
@@ -309,13 +319,14 @@ def test_what_fails_of_a_page_in_one_place_is_told_and_every_other_picture_is_th
 
 @pytest.mark.compiled
 def test_no_picture_of_an_earlier_run_stays_beside_results_of_another(
-    cli, files, tmp_path, monkeypatch
+    cli, files, tmp_path, monkeypatch, no_page
 ):
     from aimc_sim.pages import run as page
 
     arguments = ("run", files / "tiny.pt", "--data", files / "data.npz", "--limit", 2, "--at", "0s",
                  "--out", "new")
     cli(*arguments)
+    assert (tmp_path / "new" / "report.html").is_file()
     (tmp_path / "new" / "mine.html").write_text("kept", "utf-8")
     monkeypatch.setattr(page, "run_page", fails(ValueError, "no colour"))
     cli(*arguments, "--force", code=1)
