@@ -23,8 +23,8 @@ class AimcError(Exception):
 
     Attributes
     ----------
-    exit_code : what the command line returns: 2 wrong usage, 3 unreadable or wrong
-        input, 4 does not fit the chip or the memory.
+    exit_code : what the command line returns: 1 a defect of this program, 2 wrong usage,
+        3 unreadable or wrong input, 4 does not fit the chip or the memory.
     """
 
     exit_code = 3
@@ -53,6 +53,12 @@ class CapacityError(AimcError):
     """The model does not fit the chip, or the run does not fit the memory (exit code 4)."""
 
     exit_code = 4
+
+
+class DefectError(AimcError):
+    """Something failed that should not: a defect of this program (exit code 1)."""
+
+    exit_code = 1
 
 
 def nearest(word: str, candidates: Iterable[str]) -> str | None:

@@ -65,12 +65,17 @@ def run_report(record: Record, *, notes: bool = True) -> Group:
 
 
 def _short_reference(note: str) -> str:
-    """Return a note; one of what to cite with its first author, year and DOI alone."""
-    found = re.fullmatch(rf"{_CITE}(.+?)(?: et al\.)?(?:,| and ).*\((\d{{4}})\), (doi:\S+)", note)
+    """Return a note; one of what to cite in short."""
+    return f"{_CITE}{_short(note[len(_CITE) :])}" if note.startswith(_CITE) else note
+
+
+def _short(reference: str) -> str:
+    """Return a reference with its first author, year and DOI alone; others as they are."""
+    found = re.fullmatch(r"(.+?)(?: et al\.)?(?:,| and ).*\((\d{4})\), (doi:\S+)", reference)
     if found is None:
-        return note
+        return reference
     author, year, doi = found.groups()
-    return f"{_CITE}{author} et al. {year}, {doi}"
+    return f"{author} et al. {year}, {doi}"
 
 
 def map_report(record: Record, *, notes: bool = True) -> Group:
@@ -139,7 +144,7 @@ def presets_report(record: Record) -> Group:
     table.add_column("range, uS", no_wrap=True)
     table.add_column("device, source")
     for row in record["presets"]:
-        source = ", ".join(f"doi:{doi}" for doi in row["doi"]) or "no source: not a device"
+        source = "\n".join(map(_short, row["cite"])) or "no source: not a device"
         low, high = 1e6 * row["g_min_s"], 1e6 * row["g_max_s"]
         text = Text(row["description"])
         table.add_row(row["name"], f"{low:.4g} .. {high:.4g}", text.append(f"\n{source}", "dim"))

@@ -54,15 +54,17 @@ def to_html(fit: Fit, *, card: str | None = None) -> str:
 
     card : TOML of the device that the fit made, shown at the end.
     """
-    parts = [section("fit", "Fit", *_head(fit)), section("pictures", "Pictures", _pictures(fit))]
-    parts.append(section("values", "Values", _values(fit)))
+    parts = [
+        ("fit", "Fit", "".join(_head(fit))), ("pictures", "Pictures", _pictures(fit)),
+        ("values", "Values", _values(fit)),
+    ]
     if fit.heldout:
         parts.append(
-            section(
+            (
                 "heldout", "Held-out check",
                 '<p class="soft">Predicted by a fit of one part of the data, found in the rest; '
-                "the deviation is in units of its own standard error.</p>",
-                table(
+                "the deviation is in units of its own standard error.</p>"
+                + table(
                     ("", "predicted", "found", "error", "deviation"),
                     [
                         (
@@ -75,14 +77,16 @@ def to_html(fit: Fit, *, card: str | None = None) -> str:
                 ),
             )
         )
-    parts.append(section("goodness", "Goodness of fit", _goodness(fit)))
+    parts.append(("goodness", "Goodness of fit", _goodness(fit)))
     if fit.notes:
-        parts.append(section("notes", "Notes", *(f"<p>{text(note)}</p>" for note in fit.notes)))
+        parts.append(("notes", "Notes", "".join(f"<p>{text(note)}</p>" for note in fit.notes)))
     files = details("Report as text", f"<pre>{text(fit.report())}</pre>")
     if card is not None:
         files += details("Device card", f"<pre>{text(card)}</pre>")
-    parts.append(section("files", "As text", files))
-    return document(f"{fit.kind}: {fit.model}", "\n".join(parts))
+    parts.append(("files", "As text", files))
+    body = "\n".join(section(*part) for part in parts)
+    contents = [(name, title) for name, title, _ in parts]
+    return document(f"{fit.kind}: {fit.model}", body, contents)
 
 
 def _head(fit: Fit) -> list[str]:

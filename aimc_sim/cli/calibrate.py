@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from aimc_sim.cli.completions import offer, offer_presets
 from aimc_sim.cli.options import Json, Quiet, command_line, one_line_warnings
 from aimc_sim.cli.outputs import Outputs, write_whole
 from aimc_sim.errors import InputError, UsageError
@@ -19,12 +20,18 @@ if TYPE_CHECKING:
     from calibration.fit import Fit
     from calibration.tables import Table
 
-_KINDS = "programming, relaxation, drift, read-noise, pulse or converter"
+_KINDS = ("programming", "relaxation", "drift", "read-noise", "pulse", "converter")
 
 
 def calibrate(
     context: typer.Context,
-    kind: Annotated[str, typer.Argument(metavar="KIND", help=f"What was measured: {_KINDS}.")],
+    kind: Annotated[
+        str,
+        typer.Argument(
+            metavar="KIND", autocompletion=offer(*_KINDS),
+            help=f"What was measured: {', '.join(_KINDS[:-1])} or {_KINDS[-1]}.",
+        ),
+    ],
     data: Annotated[
         list[Path],
         typer.Argument(
@@ -63,7 +70,8 @@ def calibrate(
     base: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME|FILE.toml", help="Preset or card whose other parts the new card keeps."
+            metavar="NAME|FILE.toml", help="Preset or card whose other parts the new card keeps.",
+            autocompletion=offer_presets,
         ),
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the new card.")] = None,
@@ -98,7 +106,14 @@ def calibrate(
     fit = fit.replace(notes=(*fit.notes, *warned))
     toml = None if device is None else to_toml(device, command)
     record = make_record(fit, command=command, device=device)
-    outputs.write_folder(_report_files(fit, toml, record) if report_folder is not None else {})
+    if report_folder is not None:
+        outputs.write_folder(
+            {
+                "report.txt": lambda path: path.write_text(fit.report(), "utf-8"),
+                "report.json": lambda path: path.write_text(reports.to_json(record), "utf-8"),
+            },
+            ("report.html", "fit-*.png", "residuals.png"),
+        )
     if out is not None and toml is not None:
         write_whole(out, lambda path: path.write_text(toml, "utf-8"))
     from rich.text import Text
@@ -108,6 +123,8 @@ def calibrate(
     if out is not None:
         text += f"wrote {out}\n"
     outputs.show(Text(text.rstrip("\n")), reports.to_json(record))
+    if report_folder is not None:
+        outputs.draw(_pictures(fit, toml))
 
 
 def _check_package() -> None:
@@ -246,18 +263,14 @@ def _rounded(value: Any) -> Any:
     return [_rounded(item) for item in value] if isinstance(value, list) else value
 
 
-def _report_files(fit: Fit, toml: str | None, record: Any) -> dict[str, Callable[[Path], Any]]:
-    from aimc_sim import report as reports
-    from aimc_sim.cli.run import save_axes
-    from calibration.plotting import draw
+def _pictures(fit: Fit, toml: str | None) -> dict[str, Callable[[Path], Any]]:
+    from aimc_sim.cli.results import save_axes
+    from calibration.plotting import drawings
     from calibration.report import to_html
 
-    page, text = to_html(fit, card=toml), reports.to_json(record)
     files: dict[str, Callable[[Path], Any]] = {
-        "report.html": lambda path: path.write_text(page, "utf-8"),
-        "report.txt": lambda path: path.write_text(fit.report(), "utf-8"),
-        "report.json": lambda path: path.write_text(text, "utf-8"),
+        "report.html": lambda path: path.write_text(to_html(fit, card=toml), "utf-8"),
     }
-    for name, ax in draw(fit).items():
-        files[f"{name}.png"] = lambda path, ax=ax: save_axes(ax, path)  # type: ignore[misc]
+    for name, drawing in drawings(fit).items():
+        files[f"{name}.png"] = lambda path, drawing=drawing: save_axes(drawing(), path)  # type: ignore[misc]
     return files

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from aimc_sim.cli.completions import offer_presets
 from aimc_sim.cli.options import (
     Force,
     Json,
@@ -28,7 +29,12 @@ if TYPE_CHECKING:
 
 def device(
     context: typer.Context,
-    card: Annotated[str, typer.Argument(metavar="NAME|FILE.toml", help="Preset or file.")],
+    card: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME|FILE.toml", help="Preset or file.", autocompletion=offer_presets
+        ),
+    ],
     targets: Annotated[
         str | None,
         typer.Option(
@@ -69,10 +75,11 @@ def device(
             "table.txt": lambda path: path.write_text(
                 as_text(report.device_report(record)), "utf-8"
             ),
-            "device.png": lambda path: save_plot(model, rows, path),
-        }
+        },
+        ("device.png",),
     )
     outputs.show(table, text)
+    outputs.draw({"device.png": lambda path: save_plot(model, rows, path)})
 
 
 def make_record(
@@ -119,7 +126,7 @@ def make_record(
 
 def save_plot(model: DeviceSpec, rows: list[Prediction], path: Path) -> None:
     """Write the picture of a card: its predictions and its curves."""
-    from aimc_sim.cli.run import save_axes
+    from aimc_sim.cli.results import save_axes
     from aimc_sim.plotting import draw_card
 
     save_axes(draw_card(model, rows).axes[0], path)

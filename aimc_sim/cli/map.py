@@ -111,7 +111,7 @@ def map_model(
             record["notes"] += refusals
     record["notes"] += warned
     from aimc_sim import report
-    from aimc_sim.cli.run import save_axes, save_placement
+    from aimc_sim.cli.results import save_axes, save_placement
     from aimc_sim.tile_plots import count_pages, draw_tiles
 
     pages = draw_tiles(deployment.layout, spec, deployment.blocks_per_head())
@@ -122,9 +122,15 @@ def map_model(
         {
             "report.json": lambda path: path.write_text(text, "utf-8"),
             "table.txt": lambda path: path.write_text(as_text(report.map_report(record)), "utf-8"),
-            "placement.png": lambda path: save_placement(deployment.layout, spec, path),
             "placement.csv": lambda path: write_placement(deployment, path),
             "chip.toml": lambda path: path.write_text(spec.to_toml(), "utf-8"),
+        },
+        ("placement.png", "tiles-*.png"),
+    )
+    outputs.show(report.map_report(record, notes=not quiet), text)
+    outputs.draw(
+        {
+            "placement.png": lambda path: save_placement(deployment.layout, spec, path),
             **{
                 f"tiles-{k + 1:0{len(str(n_pages))}}.png": lambda path: save_axes(
                     next(pages).axes[0], path
@@ -133,7 +139,6 @@ def map_model(
             },
         }
     )
-    outputs.show(report.map_report(record, notes=not quiet), text)
 
 
 def choose_signal(model: Model, calibrate: Path | None) -> Signal | None:

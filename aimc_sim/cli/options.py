@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from aimc_sim.cli.completions import offer, offer_presets
 from aimc_sim.errors import UsageError, nearest
 
 if TYPE_CHECKING:
@@ -33,34 +34,50 @@ Chip = Annotated[
         "--chip",
         metavar="NAME|FILE.toml",
         help=f"Chip preset or file (see the command presets; default: {DEFAULT_CHIP}).",
+        autocompletion=offer_presets,
     ),
 ]
 Device = Annotated[
     str | None,
     typer.Option(
-        "--device", metavar="NAME|FILE.toml", help="Replaces the device part of the chip."
+        "--device", metavar="NAME|FILE.toml", help="Replaces the device part of the chip.",
+        autocompletion=offer_presets,
     ),
 ]
 Norm = Annotated[
     str | None,
-    typer.Option(metavar="pre|post", help="Where the norm stands, for files that do not say it."),
+    typer.Option(
+        metavar="pre|post", help="Where the norm stands, for files that do not say it.",
+        autocompletion=offer("pre", "post"),
+    ),
 ]
 Disc = Annotated[
     str | None,
     typer.Option(
-        metavar="zoh|bilinear", help="How A was discretised, for files that do not say it."
+        metavar="zoh|bilinear", help="How A was discretised, for files that do not say it.",
+        autocompletion=offer("zoh", "bilinear"),
     ),
 ]
 Pool = Annotated[
     str | None,
     typer.Option(
-        metavar="mean|last", help="How the model pools over time, for files that do not say it."
+        metavar="mean|last", help="How the model pools over time, for files that do not say it.",
+        autocompletion=offer("mean", "last"),
     ),
 ]
-Form = Annotated[str, typer.Option(metavar="|".join(FORMS), help="How A is realised on the chip.")]
+Form = Annotated[
+    str,
+    typer.Option(
+        metavar="|".join(FORMS), help="How A is realised on the chip.",
+        autocompletion=offer(*FORMS),
+    ),
+]
 Decay = Annotated[
     str,
-    typer.Option(metavar="tile|digital", help="Leapfrog: the decay on tiles or in digital logic."),
+    typer.Option(
+        metavar="tile|digital", help="Leapfrog: the decay on tiles or in digital logic.",
+        autocompletion=offer("tile", "digital"),
+    ),
 ]
 PrecisionText = Annotated[
     str | None,

@@ -6,12 +6,13 @@ import os
 import shutil
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from aimc_sim.errors import UsageError
+from aimc_sim.errors import AimcError, CapacityError, DefectError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -84,8 +85,12 @@ class Outputs:
         elif self.json is not None:
             write_whole(Path(self.json), lambda path: path.write_text(to_json, "utf-8"))
 
-    def write_folder(self, writers: Mapping[str, Writer]) -> None:
-        """Write the files of --out: all are made aside first, then moved into place."""
+    def write_folder(self, writers: Mapping[str, Writer], drawn: Sequence[str] = ()) -> None:
+        """Write the files of --out: all are made aside first, then moved into place.
+
+        drawn : patterns of what `draw` adds. What an earlier run left of it goes, so that no
+        picture of other results stays.
+        """
         if self.out is None:
             return
         parent = self.out.parent
@@ -96,6 +101,8 @@ class Outputs:
             if self.out.is_dir():
                 for name in writers:
                     os.replace(aside / name, self.out / name)
+                for earlier in (path for pattern in drawn for path in self.out.glob(pattern)):
+                    earlier.unlink()
             else:
                 aside.chmod(0o777 & ~_umask())
                 aside.rename(self.out)
@@ -107,6 +114,44 @@ class Outputs:
             ) from None
         finally:
             shutil.rmtree(aside, ignore_errors=True)
+
+
+    def draw(self, writers: Mapping[str, Writer]) -> None:
+        """Add pictures and pages to the folder of --out, each whole or not at all.
+
+        They come last, behind `write_folder` and `show`: what cannot be drawn costs itself, and
+        nothing that a run has found. Raises one error that names all that failed.
+        """
+        if self.out is None:
+            return
+        failed: dict[str, Exception] = {}
+        for name, write in writers.items():
+            try:
+                write_whole(self.out / name, write)
+            except Exception as error:  # whatever it is, the rest is still drawn
+                failed[name] = error
+        if failed:
+            raise _undrawn(self.out, failed)
+
+
+def _undrawn(out: Path, failed: Mapping[str, Exception]) -> AimcError:
+    """Return what to say of pictures and pages that could not be drawn; the first reason counts."""
+    asked, first = f"draw {', '.join(failed)} in {out}", next(iter(failed.values()))
+    reasons = "; ".join(dict.fromkeys(map(_reason, failed.values())))
+    found = f"{reasons}; the other files are whole"
+    if isinstance(first, AimcError):
+        return type(first)(asked, found, first.do)
+    if isinstance(first, MemoryError):
+        return CapacityError(asked, found, "use fewer chips, or a machine with more memory")
+    return DefectError(asked, found, "report this defect with the command and these lines")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, AimcError):
+        return error.found
+    said = f"{type(error).__name__}: {error}".rstrip(": ")
+    where = traceback.extract_tb(error.__traceback__)
+    return f"{said}, {Path(where[-1].filename).name} line {where[-1].lineno}" if where else said
 
 
 def write_whole(path: Path, write: Writer) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from aimc_sim.cli.completions import offer
 from aimc_sim.cli.costs import add_run_costs
 from aimc_sim.cli.data import RunData, choose_data
 from aimc_sim.cli.options import (
@@ -38,15 +39,14 @@ from aimc_sim.cli.options import (
     one_line_warnings,
     quantities,
 )
-from aimc_sim.cli.outputs import Outputs, ProgressBar, Writer, as_text, write_whole
-from aimc_sim.cli.page import check_sample, make_exhibits, versions
+from aimc_sim.cli.outputs import Outputs, ProgressBar
+from aimc_sim.cli.page import check_sample, versions
+from aimc_sim.cli.results import Shown, draw_results, write_results
 from aimc_sim.cli.variations import add_layer_budget, variation_rows
 
 if TYPE_CHECKING:
-    from aimc_sim.pages.exhibits import Exhibits
     from aimc_sim.specs import ChipSpec
     from ssm.evaluate import Evaluation
-    from ssm.inference import ProgrammedModel
     from ssm.model import Model
 
 ENGINES = ("cpu", "cuda", "auto")
@@ -73,6 +73,7 @@ Engine = Annotated[
     typer.Option(
         metavar="|".join(ENGINES),
         help="Where the chips run: auto takes an NVIDIA GPU where there is one.",
+        autocompletion=offer(*ENGINES),
     ),
 ]
 Ablate = Annotated[bool, typer.Option("--ablate", help="Also switch each non-ideality off alone.")]
@@ -176,17 +177,13 @@ def run(
             )
             record["budget"] = variation_rows(found, on, "on")
             add_layer_budget(record, found, used.x, bar)
-        exhibits = None
-        if out is not None:
-            exhibits = make_exhibits(
-                found, trained, used.x, seed=seed, sample=shown, has_budget=budget,
-                on_progress=bar.update,
-            )
         # here, so that what writing warns of is said once and as one line
         saved = None if save_chip is None else found.deployment.program(seed=seed, chips=chips)
     record["notes"] += warned
     record["wall_s"] = time.perf_counter() - begun
-    write_results(outputs, record, found, saved, exhibits, quiet=quiet)
+    write_results(outputs, record, found, saved, quiet=quiet)
+    with one_line_warnings(), ProgressBar(quiet) as bar:
+        draw_results(outputs, record, found, Shown(trained, used.x, shown, budget, bar.update))
 
 
 def note_compilation(quiet: bool) -> None:
@@ -325,79 +322,3 @@ def score_rows(found: Evaluation) -> dict[str, Any]:
         for name, share in digital.items()
     }
     return {"accuracy": {**digital, "chip": rows}, "bounds": bounds}
-
-
-def write_results(
-    outputs: Outputs, record: dict[str, Any], found: Evaluation, saved: ProgrammedModel | None,
-    exhibits: Exhibits | None, *, quiet: bool,
-) -> None:
-    """Write files and show the table; nothing appears half-written.
-
-    saved : the chips of --save-chip, as just programmed. exhibits : of the page, with --out.
-    """
-    from aimc_sim import report
-
-    text = report.to_json(record)
-    files = outputs.files or {}
-    if (path := files.get("--logits")) is not None:
-        write_whole(path, lambda aside: write_logits(found, aside))
-    if (path := files.get("--save-chip")) is not None and saved is not None:
-        saved.save(path)
-    spec, layout = found.deployment.spec, found.deployment.layout
-    writers: dict[str, Writer] = {
-        "report.json": lambda path: path.write_text(text, "utf-8"),
-        "table.txt": lambda path: path.write_text(as_text(report.run_report(record)), "utf-8"),
-        "chip.toml": lambda path: path.write_text(spec.to_toml(), "utf-8"),
-        "placement.png": lambda path: save_placement(layout, spec, path),
-    }
-    if record["accuracy"]["float"] is not None:
-        for ending in ("png", "svg"):
-            writers[f"accuracy.{ending}"] = lambda path: save_accuracy(record, path)
-    if any(row["layer"] is not None for row in record.get("budget", ())):
-        writers["budget.png"] = lambda path: save_budget(record, path)
-    if exhibits is not None:
-        from aimc_sim.pages.run import run_page
-
-        page = run_page(record, exhibits)
-        writers["report.html"] = lambda path: path.write_text(page, "utf-8")
-    outputs.write_folder(writers)
-    outputs.show(report.run_report(record, notes=not quiet), text)
-
-
-def write_logits(found: Evaluation, path: Path) -> None:
-    """Write logits as .npz."""
-    import numpy as np
-
-    with path.open("wb") as stream:
-        np.savez(stream, float=found.float_logits, chip=found.chip_logits)
-
-
-def save_accuracy(record: dict[str, Any], path: Path) -> None:
-    """Write the picture of accuracy over time."""
-    from aimc_sim.plotting import plot_accuracy_over_time
-
-    save_axes(plot_accuracy_over_time(record), path)
-
-
-def save_budget(record: dict[str, Any], path: Path) -> None:
-    """Write the picture of what every layer does alone."""
-    from aimc_sim.plotting import plot_budget
-
-    save_axes(plot_budget(record), path)
-
-
-def save_placement(layout: Any, spec: Any, path: Path) -> None:
-    """Write the picture of what lies where on the tiles."""
-    from aimc_sim.plotting import plot_placement
-
-    save_axes(plot_placement(layout, spec), path)
-
-
-def save_axes(ax: Any, path: Path) -> None:
-    """Write a figure; the same data give the same file."""
-    if path.suffix == ".svg":
-        from aimc_sim.plotting import to_svg
-
-        path.write_text(to_svg(lambda: ax), "utf-8")
-    else:
-        ax.figure.savefig(path, dpi=150)

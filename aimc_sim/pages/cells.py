@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from aimc_sim.chip import Chip
-from aimc_sim.pages.exhibits import Exhibits, Record, Section, draw, in_percent
-from aimc_sim.pages.html import details, figure, panels, table, text
+from aimc_sim.pages.exhibits import NARROW, Exhibits, Record, Section, draw, in_percent
+from aimc_sim.pages.html import beside, details, figure, panels, table, text
 from aimc_sim.plotting import plot_conductances, plot_placement, plot_states
 from aimc_sim.units import format_time
 
 _MAP_BYTES = 1_200_000  # of all maps of conductances together
+_MOST_ROWS = 16  # of a table that stands open beside its picture
 
 
 def placement_section(shown: Exhibits, most: int) -> Section:
@@ -29,16 +30,18 @@ def placement_section(shown: Exhibits, most: int) -> Section:
         (array, str(sum(piece.used for piece in pieces)), _span([piece.tile for piece in pieces]))
         for array, pieces in used.items()
     ]
+    drawing = partial(plot_placement, layout, spec, most=most)
     plot = figure(
-        draw(partial(plot_placement, layout, spec, most=most)), "placement-plot",
+        draw(drawing), "placement-plot",
         f"{len(rows)} arrays on {layout.n_tiles} tiles, "
         f"{100 * layout.utilisation(spec):.1f} % of the cells in use.{cut}",
-        f"Every frame is a tile, every coloured area cells of an array.{cut}", wide=True,
+        f"Every frame is a tile, every coloured area cells of an array.{cut}",
+        narrow=draw(partial(drawing, width=NARROW)),
     )
-    placed = details(
-        "Arrays, cells and tiles as a table", table(("array", "cells", "on tiles"), rows)
-    )
-    return "placement", "Placement on tiles", plot + placed
+    listed = table(("array", "cells", "on tiles"), rows, "What lies where")
+    if len(rows) > _MOST_ROWS:
+        return "placement", "Placement on tiles", plot + details("Arrays as a table", listed)
+    return "placement", "Placement on tiles", beside(plot, listed)
 
 
 def _span(tiles: Sequence[int]) -> str:
@@ -73,7 +76,8 @@ def conductances_section(shown: Exhibits, most: int) -> Section:
     tile_of_cell = chip.layout.addresses[0]
     for tile, arrays in holders.items():
         drawn = [
-            (draw(partial(plot_conductances, chip, what=what, tile=tile)), f"Tile {tile}, {what}.")
+            (draw(partial(plot_conductances, chip, what=what, tile=tile, width=NARROW)),
+             f"Tile {tile}, {what}.")
             for what in whats
         ]
         left -= sum(len(svg) for svg, _ in drawn)
@@ -118,14 +122,15 @@ def states_section(record: Record, shown: Exhibits) -> Section:
     ]
     said = "; ".join(f"{row[0]} off by {row[2]}" for row in rows)
     when = format_time(record["accuracy"]["chip"][-1]["at_s"])
+    drawing = partial(plot_states, shown.states)
     plot = figure(
-        draw(partial(plot_states, shown.states)), "states-plot",
+        draw(drawing), "states-plot",
         f"States of sequence {shown.states['sample']} step by step: {said}.",
         f"Sequence {shown.states['sample']} (choose with --sample), {when} after programming. Of "
         "every layer the state that is strongest in the float model, and the median one.",
-        wide=True,
+        narrow=draw(drawing, (NARROW, 1.9 + 0.62 * len(rows))),
     )
     found = table(
         ("state", "rms, float", "rms error"), rows, "Error over steps and chips, of the state's rms"
     )
-    return name, title, plot + found
+    return name, title, beside(plot, found)

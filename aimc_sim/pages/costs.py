@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from functools import partial
 
 from aimc_sim.cost_report import with_prefix
-from aimc_sim.pages.exhibits import Record, Section, draw
-from aimc_sim.pages.html import details, figure, table, text
+from aimc_sim.pages.exhibits import NARROW, Record, Section, draw
+from aimc_sim.pages.html import beside, details, figure, table, text
 from aimc_sim.plotting import plot_area, plot_energy
 
 
@@ -18,7 +18,7 @@ def cost_section(record: Record) -> Section:
     if costs is None:
         why = next((note for note in record["notes"] if note.startswith("no costs")), "not known")
         return name, title, f"<p>{text(why)}</p>{_size(record)}"
-    parts = [f"<p>{text(costs['verdict']['text'])}.</p>", *_plots(record), _totals(record)]
+    parts = [f"<p>{text(costs['verdict']['text'])}.</p>", beside(*_plots(record)), _totals(record)]
     breakdown = record["energy_breakdown_j"]
     for field, head in (("part", "part of the model"), ("layer", "layer")):
         parts.append(details(f"Energy by {head}", _shares(breakdown[field], head)))
@@ -59,20 +59,21 @@ def _plots(record: Record) -> list[str]:
     twins = ", ".join(
         f"{name} {with_prefix(joule, 'J')}" for name, joule in costs["in_logic_j"].items()
     )
-    drawn = draw(partial(plot_energy, record))
+    drawing = partial(plot_energy, record)
     energy = figure(
-        drawn, "energy-plot",
+        draw(drawing), "energy-plot",
         f"Energy of a {costs['of']}: chip {with_prefix(sum(kinds.values()), 'J')}, most of it "
         f"{most}; the same model in logic {twins}.",
         f"A {costs['of']} on the chip by kind of event, beside the same model in digital logic at "
-        f"the same node ({costs['node_nm']:g} nm, weights in static memory, batch 1).", wide=True,
+        f"the same node ({costs['node_nm']:g} nm, weights in static memory, batch 1).",
+        narrow=draw(drawing, (NARROW, 2.6 + 0.42 * len(costs["in_logic_j"]))),
     )
     areas = ", ".join(f"{name} {1e6 * area:.3g} mm2" for name, area in costs["area_m2"].items())
-    drawn = draw(partial(plot_area, record))
+    drawing = partial(plot_area, record)
     area = figure(
-        drawn, "area-plot", f"Area of the chip by kind: {areas}.",
+        draw(drawing), "area-plot", f"Area of the chip by kind: {areas}.",
         "The area of logic is not modelled, neither the chip's nor that of the digital model.",
-        wide=True,
+        narrow=draw(drawing, (NARROW, 2.4)),
     )
     return [energy, area]
 

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 from aimc_sim.chip import Chip
 from aimc_sim.pages.html import INK, PAPER
 from aimc_sim.plotting import to_svg
+from aimc_sim.plotting.look import new_axes
 
 if TYPE_CHECKING:
     import numpy as np
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
+NARROW = 3.8  # inches: as wide as a telephone, so that text keeps its size there
 Record = Mapping[str, Any]
 Section = tuple[str, str, str]  # name, title and inside
 
@@ -41,9 +43,14 @@ class Exhibits:
         return found[0] if found else f"{name}: this chip has nothing to show"
 
 
-def draw(drawing: Callable[[], Axes]) -> str:
-    """Return what a function draws as SVG in the page's colours."""
-    return to_svg(drawing, ink=INK, paper=PAPER)
+def draw(drawing: Callable[..., Axes], size: tuple[float, float] | None = None) -> str:
+    """Return what a function draws as SVG in the page's colours.
+
+    size : of the figure [inches]; None: the function's own.
+    """
+    if size is None:
+        return to_svg(drawing, ink=INK, paper=PAPER)
+    return to_svg(lambda: drawing(ax=new_axes(None, *size)), ink=INK, paper=PAPER)
 
 
 def in_percent(value: float | None) -> str:

@@ -37,7 +37,7 @@ _STYLE = f"""
 :root[data-theme=dark]{{color-scheme:dark;{_DARK}}}}}
 *{{box-sizing:border-box}}
 body{{margin:0 auto;padding:1rem;max-width:64rem;background:var(--paper);color:var(--ink);
-font:16px/1.5 system-ui,sans-serif}}
+font:16px/1.5 system-ui,sans-serif;overflow-wrap:break-word}}
 a{{color:var(--link)}}:focus-visible{{outline:3px solid var(--link);outline-offset:2px}}
 h1{{font-size:1.5rem;line-height:1.25;margin:.5rem 0}}
 h2{{font-size:1.2rem;line-height:1.3;margin:2.5rem 0 .5rem}}
@@ -45,7 +45,7 @@ h3{{font-size:1rem;margin:1.5rem 0 .25rem}}
 p{{margin:.4rem 0;max-width:46rem}}li{{max-width:46rem}}
 .soft,figcaption,caption{{color:var(--soft)}}.bad{{color:var(--bad);font-weight:600}}
 .lead{{font-size:1.15rem;background:var(--card);border-left:4px solid var(--blue);
-padding:.6rem .9rem;max-width:none}}
+padding:.6rem .9rem;max-width:56rem}}
 .skip{{position:absolute;left:-99rem}}.skip:focus{{left:1rem;top:.5rem;background:var(--paper)}}
 nav ul{{display:flex;flex-wrap:wrap;gap:.25rem 1rem;list-style:none;margin:.5rem 0;padding:0}}
 .wide{{overflow-x:auto;margin:.5rem 0}}
@@ -53,34 +53,61 @@ table{{border-collapse:collapse;font-variant-numeric:tabular-nums}}
 caption{{text-align:left;padding-bottom:.25rem}}
 th,td{{padding:.25rem .9rem .25rem 0;text-align:right;border-bottom:1px solid var(--line);
 white-space:nowrap;font-weight:400}}
-thead th{{font-weight:600;vertical-align:bottom}}th:first-child,td:first-child{{text-align:left}}
-.prose td,.prose thead th{{white-space:normal;text-align:left;overflow-wrap:anywhere;
-min-width:8rem}}
-.plots{{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,22rem),1fr));gap:1rem}}
-.plots svg{{align-self:end}}figure{{margin:.75rem 0;max-width:46rem}}
-.plots>figure,figure:has(.plots),figure:has(.scroll){{max-width:none}}
+thead th{{font-weight:600;vertical-align:bottom;white-space:normal}}
+th:first-child,td:first-child{{text-align:left}}
+.prose th,.prose td{{white-space:normal;text-align:left}}
+.prose td{{min-width:8rem;overflow-wrap:anywhere}}
+.beside{{display:grid;gap:0 2.5rem;align-items:start;
+grid-template-columns:repeat(auto-fit,minmax(min(100%,34rem),1fr))}}
+.beside>*{{min-width:0}}
+.plots{{display:flex;flex-wrap:wrap;gap:1rem;align-items:end}}
+.plots>*{{flex:1 1 19rem;min-width:min(100%,19rem)}}
+figure{{margin:.75rem 0;max-width:46rem}}
+.plots>figure,figure:has(.plots){{max-width:none}}
 figcaption{{font-size:.9rem;max-width:46rem}}
-svg{{width:100%;height:auto;display:block;fill:var(--ink)}}.scroll{{overflow-x:auto}}
-.scroll svg{{max-width:56rem}}svg image{{image-rendering:pixelated}}
+svg{{width:100%;height:auto;display:block;fill:var(--ink)}}svg image{{image-rendering:pixelated}}
+.narrow{{display:none}}
 figure.large{{position:fixed;inset:0;z-index:9;margin:0;padding:1rem;overflow:auto;
-max-width:none;background:var(--paper)}}figure.large svg{{min-width:60rem;max-width:none}}
+max-width:none;background:var(--paper)}}
+figure.large svg{{min-width:60rem;max-width:none!important}}figure.large .plots{{display:block}}
 button,select{{font:inherit;font-size:.85rem;color:inherit;background:var(--card);
 border:1px solid var(--soft);border-radius:4px;padding:.1rem .5rem;cursor:pointer}}
 code,pre{{font:13px/1.45 ui-monospace,monospace;overflow-wrap:anywhere}}
 pre{{overflow-x:auto;white-space:pre;overflow-wrap:normal;background:var(--card);padding:.6rem}}
 summary{{cursor:pointer;color:var(--link)}}
+@media screen and (max-width:40rem){{
+figure:not(.large) .roomy{{display:none}}figure:not(.large) .narrow{{display:block}}
+th,td{{padding-right:.6rem}}th:first-child,td:first-child{{white-space:normal}}
+pre{{white-space:pre-wrap;overflow-wrap:anywhere}}
+.many,.many tbody,.many td,.many th{{display:block}}
+.many thead{{position:absolute;left:-99rem}}
+.many tr{{display:grid;grid-template-columns:repeat(auto-fill,minmax(7rem,1fr));
+padding:.3rem 0;border-bottom:1px solid var(--line)}}
+.many tbody th{{grid-column:1/-1;font-weight:600}}.many th,.many td{{border:0;padding-bottom:0}}
+.many td,.many caption{{display:block;text-align:left;white-space:normal}}
+.many td::before{{content:attr(data-head);display:block;font-size:.8rem;color:var(--soft)}}
+.many.prose tr{{display:block}}
+}}
+@media screen and (min-width:80rem){{
+body.split{{max-width:112rem;display:grid;grid-template-columns:13rem minmax(0,1fr);
+column-gap:2.5rem;align-items:start}}
+.split>header{{grid-column:1/-1}}.split>nav{{position:sticky;top:1rem}}
+.split>nav ul{{flex-direction:column}}
+}}
 @page{{size:A4;margin:15mm}}
 @media print{{
 :root{{color-scheme:light}}
 body{{font-size:10.5pt;padding:0;max-width:none}}
 .skip,nav,button,select,.theme,details:not([open]){{display:none}}
 h1,h2,h3,caption,.before{{break-after:avoid}}figure,.wide,tr,.lead{{break-inside:avoid}}
-svg{{min-width:0!important;max-height:100mm}}.plots svg{{max-height:70mm}}
-figure:has(.plots) .plots{{grid-template-columns:1fr 1fr}}
-.wide,.scroll,pre{{overflow:visible}}th,td{{padding-right:.5rem}}table{{font-size:8.5pt}}
+svg{{max-height:100mm}}.plots svg{{max-height:70mm}}.beside{{display:block}}
+.plots>*{{flex:1 1 40%;min-width:0}}
+.wide,pre{{overflow:visible}}th,td{{padding-right:.5rem}}table{{font-size:8.5pt}}
 pre{{white-space:pre-wrap;overflow-wrap:anywhere}}
 }}
 """
+_LARGEST = 1.25  # times its own size that a plot is shown: letters like those around it
+_NARROW_LETTERS = 40  # of a telephone's line
 # a theme that is chosen, and figures that are looked at closely; the page says all without it
 _SCRIPT = """
 const root=document.documentElement,choice=document.getElementById('theme');
@@ -117,36 +144,62 @@ def table(
 ) -> str:
     """Return a table that scrolls by itself where it is too wide; first cells name the rows.
 
-    head : the first may be empty, where rows need no word for what they are. prose : its cells
-    are sentences, which wrap. Texts are escaped here.
+    On a telephone a table of many columns becomes a block a row, where every cell has its head
+    before it. head : the first may be empty, where rows need no word for what they are.
+    prose : its cells are sentences, which wrap. Texts are escaped here.
     """
-    top = "".join(f'<th scope="col">{text(cell)}</th>' if cell else "<td></td>" for cell in head)
+    rows = list(rows)
+    # blocks are no table to a browser unless they say so
+    many = len(head) > 2 if prose else _letters(head, rows) > _NARROW_LETTERS
+    part, cell, line, col, row = (
+        (f' role="{role}"' if many else "")
+        for role in ("rowgroup", "cell", "row", "columnheader", "rowheader")
+    )
+    top = "".join(
+        f'<th scope="col"{col}>{text(name)}</th>' if name else f"<td{cell}></td>" for name in head
+    )
     lines = []
     for first, *others in rows:
-        cells = "".join(f"<td>{text(cell)}</td>" for cell in others)
-        lines.append(f'<tr><th scope="row">{text(first)}</th>{cells}</tr>')
+        cells = "".join(
+            f'<td{cell} data-head="{text(name)}">{text(value)}</td>' if many
+            else f"<td>{text(value)}</td>" for name, value in zip(head[1:], others, strict=True)
+        )
+        lines.append(f'<tr{line}><th scope="row"{row}>{text(first)}</th>{cells}</tr>')
     named = f"<caption>{text(caption)}</caption>" if caption else ""
     label = text(caption or "table: " + ", ".join(filter(None, head)))
-    kind = ' class="prose"' if prose else ""
+    kinds = " ".join(name for name, on in (("prose", prose), ("many", many)) if on)
+    kind = (f' class="{kinds}"' if kinds else "") + (' role="table"' if many else "")
     return (
         f'<div class="wide" role="group" tabindex="0" aria-label="{label}"><table{kind}>{named}'
-        f"<thead><tr>{top}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
+        f"<thead{part}><tr{line}>{top}</tr></thead><tbody{part}>{''.join(lines)}</tbody></table>"
+        "</div>"
     )
 
 
-def figure(svg: str, name: str, alt: str, caption: str = "", *, wide: bool = False) -> str:
+def _letters(head: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
+    """Return how many letters a line of a table takes where heads and first cells wrap."""
+    first = max((len(word) for row in rows for word in row[0].split()), default=0)
+    wide = [max((len(word) for word in name.split()), default=0) for name in head]
+    cells = [max((len(row[k]) for row in rows), default=0) for k in range(1, len(head))]
+    return sum(1 + max(pair) for pair in zip(wide, [first, *cells], strict=True))
+
+
+def beside(*parts: str) -> str:
+    """Return parts that stand beside each other where there is room, else below each other."""
+    inside = "".join(f"<div>{part}</div>" for part in parts)
+    return f'<div class="beside">{inside}</div>'
+
+
+def figure(svg: str, name: str, alt: str, caption: str = "", *, narrow: str = "") -> str:
     """Return a plot of `plotting.to_svg` with what it says in words.
 
     name : of the figure, one a page. alt : what a reader who cannot see it must know.
-    wide : on a narrow screen it scrolls instead of shrinking. Texts are escaped here.
+    narrow : the same plot drawn for a telephone, shown there alone. Texts are escaped here.
     """
     drawn = inline(svg, f"{name}-", alt)
-    if wide:
-        points = float(re.search(r'width="([\d.]+)pt"', svg)[1])  # type: ignore[index]
-        drawn = drawn.replace("<svg", f'<svg style="min-width:{points:.0f}px"', 1)
-        drawn = (
-            f'<div class="scroll" role="group" tabindex="0" aria-label="{text(alt)}">{drawn}</div>'
-        )
+    if narrow:
+        other = inline(narrow, f"{name}-n-", alt)
+        drawn = f'<div class="roomy">{drawn}</div><div class="narrow">{other}</div>'
     return _framed(drawn, name, caption)
 
 
@@ -170,9 +223,12 @@ def inline(svg: str, prefix: str, alt: str) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = svg.replace("xlink:href=", "href=")
     head, body = svg.split(">", 1)
+    size = re.search(r'width="([\d.]+)pt"', head)
     # no names of schemas, which look like addresses, and a size that is the page's to choose
     head = re.sub(r' (xmlns(:\w+)?|width|height|version)="[^"]*"', "", head)
     head += f' role="img" aria-label="{text(alt)}"'
+    if size:
+        head += f' style="max-width:{_LARGEST * float(size[1]):.0f}pt"'
     for colour, variable in _VARIABLES.items():
         body = re.sub(colour, variable, body, flags=re.IGNORECASE)
     body = re.sub(r"'DejaVu Sans'[^;\"]*", "system-ui, sans-serif", body)
@@ -202,7 +258,8 @@ def document(title: str, body: str, contents: Sequence[tuple[str, str]] = ()) ->
         f"script-src 'sha256-{hashed}'"
     )
     links = "".join(f'<li><a href="#{name}">{text(said)}</a></li>' for name, said in contents)
-    listed = f'<nav aria-label="Contents"><ul>{links}</ul></nav>' if contents else ""
+    listed = f'<nav aria-label="Contents"><ul>{links}</ul></nav>\n' if contents else ""
+    kind = ' class="split"' if contents else ""
     theme = (
         '<p class="theme soft"><label for="theme">Colours </label><select id="theme">'
         '<option value="">as the system</option><option value="light">light</option>'
@@ -212,8 +269,8 @@ def document(title: str, body: str, contents: Sequence[tuple[str, str]] = ()) ->
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width,initial-scale=1">\n'
-        f"<title>{text(title)}</title>\n<style>{_STYLE}</style></head>\n<body>\n"
+        f"<title>{text(title)}</title>\n<style>{_STYLE}</style></head>\n<body{kind}>\n"
         f'<a class="skip" href="#main">To the results</a>\n<header><h1>{text(title)}</h1>{theme}'
-        f'{listed}</header>\n<main id="main">\n{body}\n</main>\n'
+        f'</header>\n{listed}<main id="main">\n{body}\n</main>\n'
         f"<script>{_SCRIPT}</script>\n</body></html>\n"
     )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from aimc_sim.pages.cells import conductances_section, placement_section, states_section
 from aimc_sim.pages.costs import cost_section
 from aimc_sim.pages.exhibits import Exhibits, Record, Section, counted
-from aimc_sim.pages.html import details, document, section, table, text
+from aimc_sim.pages.html import beside, details, document, section, table, text
 from aimc_sim.pages.scores import accuracy_section, budget_section, confusion_section
 from aimc_sim.scope import scope
 from aimc_sim.units import format_time
@@ -85,10 +85,8 @@ def _verdict(record: Record) -> str:
             '<p class="bad">Some modes grow or some answers are not finite: see the tables '
             "below.</p>"
         )
-    return (
-        f'<p class="lead">{text(verdict(record))}</p>{warned}'
-        + table(("", "of this run"), facts, prose=True)
-    )
+    said = f'<p class="lead">{text(verdict(record))}</p>{warned}'
+    return beside(said, table(("", "of this run"), facts, prose=True))
 
 
 def _form(record: Record) -> str:
@@ -103,9 +101,11 @@ def _scope(shown: Exhibits) -> Section:
         ("Modelled on this chip", found.modelled), ("Not on this chip", found.absent),
         ("Said by the device's card", found.said), ("Not modelled by this version", found.never),
     ]
-    inside = "".join(
-        f"<h3>{title}</h3><ul>{''.join(f'<li>{text(line)}</li>' for line in lines)}</ul>"
-        for title, lines in lists if lines
+    inside = beside(
+        *(
+            f"<h3>{title}</h3><ul>{''.join(f'<li>{text(line)}</li>' for line in lines)}</ul>"
+            for title, lines in lists if lines
+        )
     )
     whole = '<p class="soft">The whole list is docs/not-modelled.md of the project.</p>'
     return "scope", "What is modelled, and what is not", inside + whole

@@ -7,10 +7,10 @@ from functools import partial
 
 import numpy as np
 
-from aimc_sim.pages.exhibits import Exhibits, Record, Section, counted, draw, in_percent
-from aimc_sim.pages.html import details, figure, table, text
+from aimc_sim.pages.exhibits import NARROW, Exhibits, Record, Section, counted, draw, in_percent
+from aimc_sim.pages.html import beside, details, figure, panels, table, text
 from aimc_sim.plotting import plot_accuracy_over_time, plot_budget, plot_confusion
-from aimc_sim.plotting.look import new_axes
+from aimc_sim.plotting.budgets import PLACES
 from aimc_sim.units import format_time
 
 
@@ -50,14 +50,16 @@ def accuracy_section(record: Record) -> Section:
     said = ", ".join(
         f"{100 * row['mean']:.1f} % at {format_time(row['at_s'])}" for row in scores["chip"]
     )
+    drawing = partial(plot_accuracy_over_time, record)
     plot = figure(
-        draw(lambda: plot_accuracy_over_time(record, ax=new_axes(None, 5.6, 3.9))), "accuracy-plot",
+        draw(drawing, (5.6, 3.9)), "accuracy-plot",
         f"Accuracy of the chips: {said}. As trained {100 * scores['float']:.1f} %, quantised "
         f"{100 * scores['quantized']:.1f} %.",
         "Mean over chips with the 95 % interval of that mean over chips and sequences; small dots "
         "are single chips. With one chip the interval holds the sampling of the data alone.",
+        narrow=draw(drawing, (NARROW, 3.9)),
     )
-    return name, title, plot + found + _variations(record)
+    return name, title, beside(plot, found + _variations(record))
 
 
 def _percents(
@@ -117,13 +119,13 @@ def confusion_section(record: Record, shown: Exhibits) -> Section:
     if rows:
         alt += f" The most frequent mistake takes class {rows[0][0]} for {rows[0][1]}."
     plot = figure(
-        draw(lambda: plot_confusion(counts, ax=new_axes(None, 5.0, 4.2))), "confusion-plot", alt,
+        draw(partial(plot_confusion, counts), (4.4, 3.7)), "confusion-plot", alt,
         f"All chips {when} after programming: of every true class, the share of each answer.",
     )
     mistakes = table(
         ("true class", "answered", "times", "of the class"), rows, "The most frequent mistakes"
     ) if rows else "<p>No answer is wrong.</p>"
-    return name, title, plot + mistakes
+    return name, title, beside(plot, mistakes)
 
 
 def budget_section(record: Record, shown: Exhibits) -> Section:
@@ -148,14 +150,22 @@ def budget_section(record: Record, shown: Exhibits) -> Section:
     few = "" if any(row.get("layer") for row in record.get("budget") or ()) else (
         " A small sample: --budget runs more, and puts the figures into report.json."
     )
-    plot = figure(
-        draw(partial(plot_budget, found)), "budget-plot",
-        f"Errors of {len(layers)} parts by {len(causes)} causes. By itself {worst['layer']} moves "
-        f"the logits most: {in_percent(worst['logit_rms'])} of their rms.",
+    most = (
+        f"By itself {worst['layer']} moves the logits most: {in_percent(worst['logit_rms'])} of "
+        "their rms."
+    )
+    size = (max(NARROW, 1.8 + 0.34 * len(causes)), 2.6 + 0.3 * len(layers))
+    plot = panels(
+        [
+            (draw(partial(plot_budget, found, where=place), size),
+             f"Errors of {len(layers)} parts by {len(causes)} causes {said}. {most}")
+            for place, (_, said) in PLACES.items()
+        ],
+        "budget-plot",
         "One part of the network on the chip with one cause alone, all else exact: rms error at "
         "the end of its layer and at the logits, in % of the signal there. Independent errors "
         f"add in squares. From {counted(found['budget_samples'], 'sequence')} on "
-        f"{counted(found['budget_chips'], 'chip')}.{few}", wide=True,
+        f"{counted(found['budget_chips'], 'chip')}.{few}",
     )
     return name, title, plot + details(
         "Signal and errors as a table",

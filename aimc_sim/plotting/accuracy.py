@@ -16,6 +16,7 @@ from aimc_sim.plotting.look import (
     plain,
     time_axis,
     tip,
+    write_title,
 )
 from aimc_sim.units import format_time
 
@@ -61,7 +62,7 @@ def plot_accuracy_over_time(record: Mapping[str, Any], *, ax: Axes | None = None
         tip(line, f"{name}: {100 * share:.2f} %")
     time_axis(ax, times)
     ax.set_ylabel("accuracy [%]")
-    ax.set_title(plain(f"{record['model']}, form {record['form']}"))
+    write_title(ax, plain(f"{record['model']}, form {record['form']}"))
     legend_below(ax)
     return ax
 

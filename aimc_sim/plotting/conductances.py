@@ -22,7 +22,8 @@ _WIDEST_SHAPE = _TALLEST_SHAPE = 5.0  # what is flatter or taller is stretched t
 
 
 def plot_conductances(
-    data: Any, *, ax: Axes | None = None, what: str = "programmed", tile: int = 0, replica: int = 0
+    data: Any, *, ax: Axes | None = None, what: str = "programmed", tile: int = 0, replica: int = 0,
+    width: float = 5.2,
 ) -> Axes:
     """Return axes with a conductance [uS] of every cell of a tile, rows down, columns right.
 
@@ -32,7 +33,7 @@ def plot_conductances(
 
     data : a `Chip`, or what has one: a programmed matrix, a programmed model.
     what : "target"; "programmed", right after writing; "error", programmed minus target; "aged",
-        now, before read noise. tile, replica : which.
+        now, before read noise. tile, replica : which. width : of a figure of its own [inches].
 
     Raises UsageError for anything else, or a tile or replica that is not there.
     """
@@ -44,7 +45,8 @@ def plot_conductances(
     values = values[:rows, :cols]
     stretched = max(1.0, cols / (_WIDEST_SHAPE * rows), rows / (_TALLEST_SHAPE * cols))
     shape = cols / rows if cols < rows else min(cols / rows, _WIDEST_SHAPE)
-    ax = new_axes(ax, 5.2, float(np.clip(3.6 / max(shape, 0.9) + 0.9, 1.6, 4.6)))
+    tall = (width - 1.6) / max(shape, 0.9) + 0.9
+    ax = new_axes(ax, width, float(np.clip(tall, 1.6, 0.89 * width)))
     device = chip.spec.device
     if what == "error":
         seen = np.abs(values[~np.isnan(values)])

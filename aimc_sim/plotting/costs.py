@@ -9,7 +9,17 @@ import numpy as np
 
 from aimc_sim.cost_report import with_prefix
 from aimc_sim.errors import InputError
-from aimc_sim.plotting.look import COLOURS, EDGE, MARKERS, legend_below, new_axes, plain, tip
+from aimc_sim.plotting.look import (
+    COLOURS,
+    EDGE,
+    MARKERS,
+    is_narrow,
+    legend_below,
+    new_axes,
+    plain,
+    tip,
+    write_title,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,7 +45,7 @@ def plot_energy(record: Mapping[str, Any], *, ax: Axes | None = None) -> Axes:
         bars[f"in logic, {name}"] = kinds
     ax = _stack(bars, "J", ax)
     ax.set_xlabel(f"energy of a {costs['of']} [{ax.get_xlabel()}]")
-    ax.set_title(plain(f"{record['model']} at {costs['node_nm']:g} nm"))
+    write_title(ax, plain(f"{record['model']} at {costs['node_nm']:g} nm"))
     return ax
 
 
@@ -48,7 +58,7 @@ def plot_area(record: Mapping[str, Any], *, ax: Axes | None = None) -> Axes:
     kinds = {name: 1e6 * area for name, area in costs["area_m2"].items()}
     ax = _stack({record["chip"]: kinds}, "mm2", ax)
     ax.set_xlabel("area [mm2]")
-    ax.set_title(f"area at {costs['node_nm']:g} nm, without logic")
+    write_title(ax, f"area at {costs['node_nm']:g} nm, without logic")
     return ax
 
 
@@ -88,7 +98,7 @@ def _stack(bars: Mapping[str, Mapping[str, float]], unit: str, ax: Axes | None) 
         )
     ax.set_yticks(range(len(bars)), [plain(name) for name in bars])
     ax.set_ylim(len(bars) - 0.5, -0.5)
-    ax.set_xlim(0, 1.22 * factor * most)
+    ax.set_xlim(0, (1.45 if is_narrow(ax) else 1.22) * factor * most)  # room for the figures
     ax.set_xlabel(f"{prefix}{unit}")
     legend_below(ax, 4)
     return ax

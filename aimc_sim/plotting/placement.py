@@ -9,7 +9,19 @@ import numpy as np
 from matplotlib.patches import Patch, Rectangle
 
 from aimc_sim.mapping import Layout, tile_of
-from aimc_sim.plotting.look import COLOURS, EDGE, FRAME, HATCHES, new_axes, plain, tip
+from aimc_sim.plotting.look import (
+    COLOURS,
+    EDGE,
+    FRAME,
+    HATCHES,
+    NARROW_INCHES,
+    is_narrow,
+    legend_below,
+    new_axes,
+    plain,
+    tip,
+    write_title,
+)
 from aimc_sim.specs import ChipSpec, TileSpec
 
 if TYPE_CHECKING:
@@ -17,6 +29,8 @@ if TYPE_CHECKING:
 
 MOST_TILES = 64  # drawn; more would be too small to see
 _FLATTEST = 24  # a tile is drawn at least 1/24 as tall as the tallest kind
+_FEW = 4  # areas of an array on a tile
+_THINNEST = 1 / 90  # of the picture: what is thinner, such as a matrix of one row, is drawn so
 
 
 class Area(NamedTuple):
@@ -29,15 +43,19 @@ class Area(NamedTuple):
 
 
 def plot_placement(
-    layout: Layout, spec: ChipSpec, *, ax: Axes | None = None, most: int = MOST_TILES
+    layout: Layout, spec: ChipSpec, *, ax: Axes | None = None, most: int = MOST_TILES,
+    width: float = 6.8,
 ) -> Axes:
     """Return axes with every tile as a frame, and in it the cells of every array.
 
     Rows run down and columns right, in cells; the rows of short tiles are stretched so that
-    they can be seen. Only the first `most` tiles are drawn, and the title says so.
+    they can be seen, and so is a part that would be thinner than a line. Only the first `most`
+    tiles are drawn, and the title says so. width : of a figure of its own [inches].
     """
     origins = _tile_origins(layout, spec, most)
-    ax = new_axes(ax, 6.8, _height_of(layout, spec, origins))
+    wide, tall = _extent(layout, spec, origins)
+    thinnest = _THINNEST * max(wide, tall)
+    ax = new_axes(ax, width, _height_of(width, tall / wide, len(layout.arrays)))
     names = [array.request.name for array in layout.arrays]
     pieces: dict[tuple[str, int], list[Area]] = {}
     for piece in layout.rectangles:
@@ -53,12 +71,15 @@ def plot_placement(
         edge = EDGE if hatch else colour
         for tile, (x, y) in origins.items():
             kind = tile_of(spec, layout.tile_kinds[tile])
-            tall = _stretch(kind, spec)
-            for area in join(pieces.get((name, tile), ())):
+            times = _stretch(kind, spec)
+            areas = join(pieces.get((name, tile), ()))
+            least = thinnest if len(areas) <= _FEW else 0.0  # many would cover each other
+            for area in areas:
+                col, cols = _shown(area.col, area.cols, least, kind.cols)
+                row, rows = _shown(times * area.row, times * area.rows, least, times * kind.rows)
                 box = Rectangle(
-                    (x + area.col, y + tall * area.row), area.cols, tall * area.rows,
-                    facecolor=colour, hatch=hatch, linewidth=0.8, edgecolor=edge,
-                    zorder=1 + 1 / (1 + tall * area.rows),
+                    (x + col, y + row), cols, rows, facecolor=colour, hatch=hatch, linewidth=0.8,
+                    edgecolor=edge, zorder=1 + 1 / (1 + times * area.rows),
                 )
                 tip(
                     box, f"{name} on tile {tile}: rows {area.row} .. {area.row + area.rows - 1}, "
@@ -83,9 +104,18 @@ def plot_placement(
     shown = len(origins)
     some = f", the first {shown} shown" if shown < layout.n_tiles else ""
     share = 100 * layout.utilisation(spec)
-    ax.set_title(plain(f"{layout.n_tiles} tiles of {spec.name}, {share:.1f} % used{some}"))
-    ax.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize="small")
+    write_title(ax, plain(f"{layout.n_tiles} tiles of {spec.name}, {share:.1f} % used{some}"))
+    if is_narrow(ax):
+        legend_below(ax, handles=handles)
+    else:
+        ax.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize="small")
     return ax
+
+
+def _shown(first: float, size: float, least: float, end: float) -> tuple[float, float]:
+    """Return where a span begins and how long it is drawn: not shorter than it can be seen."""
+    longer = max(size, min(least, end))
+    return min(first, end - longer), longer
 
 
 def join(areas: Iterable[Area]) -> list[Area]:
@@ -134,15 +164,23 @@ def _tile_origins(layout: Layout, spec: ChipSpec, most: int) -> dict[int, tuple[
     return origins
 
 
-def _height_of(layout: Layout, spec: ChipSpec, origins: dict[int, tuple[int, int]]) -> float:
-    """Return the height of a figure, in inches, in which the tiles fill the width."""
+def _extent(
+    layout: Layout, spec: ChipSpec, origins: dict[int, tuple[int, int]]
+) -> tuple[int, int]:
+    """Return how wide and tall all drawn tiles are together, in cells."""
     kinds = {tile: tile_of(spec, layout.tile_kinds[tile]) for tile in origins}
     wide = max((x + kinds[tile].cols for tile, (x, _) in origins.items()), default=1)
     tall = max(
         (y + kinds[t].rows * _stretch(kinds[t], spec) for t, (_, y) in origins.items()), default=1
     )
-    legend = 0.6 + 0.2 * len(layout.arrays)
-    return float(np.clip(max(4.2 * tall / wide + 1.0, legend), 2.0, 8.0))
+    return wide, tall
+
+
+def _height_of(width: float, shape: float, n_arrays: int) -> float:
+    """Return the height of a figure, in inches, in which tiles of a shape fill the width."""
+    if width < NARROW_INCHES:  # two columns of names below
+        return float(np.clip((width - 0.8) * shape + 1.6, 2.6, 7.0)) + 0.1 * n_arrays
+    return float(np.clip(max((width - 2.6) * shape + 1.0, 0.6 + 0.2 * n_arrays), 2.0, 8.0))
 
 
 def _stretch(tile: TileSpec, spec: ChipSpec) -> int:

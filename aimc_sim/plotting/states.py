@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from aimc_sim.errors import InputError
-from aimc_sim.plotting.look import COLOURS, legend_below, new_axes
+from aimc_sim.plotting.look import COLOURS, is_narrow, legend_below, new_axes, write_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _MOST_CHIPS = 8  # drawn one by one
+_NARROW_LETTERS = 16  # of a line of a lane's name in a narrow figure
 _POINTS = 1500  # of a line; more steps are drawn as the span of each group
 
 
@@ -53,13 +55,14 @@ def plot_states(data: Mapping[str, Any], *, ax: Axes | None = None) -> Axes:
             x, 0.42 * y - lane, color=COLOURS[7], linewidth=0.9, linestyle=(0, (5, 2)),
             label=None if lane else "float model",
         )
-        labels.append(f"{name}\n+-{largest:.3g}")
+        lines = textwrap.wrap(name, _NARROW_LETTERS) if is_narrow(ax) else [name]
+        labels.append("\n".join([*lines, f"+-{largest:.3g}"]))
     ax.set_yticks(-np.arange(len(names)), labels, fontsize="small")
     ax.set_ylim(0.35 - len(names), 0.65)
     ax.set_xlim(0, exact.shape[1] - 1 if exact.shape[1] > 1 else 1)
     ax.set_xlabel("step")
     ax.set_ylabel("state, in units of the input")
-    ax.set_title(data.get("title", ""))
+    write_title(ax, data.get("title", ""))
     legend_below(ax)
     return ax
 

@@ -6,11 +6,19 @@ import pickle
 
 import pytest
 
-from aimc_sim.errors import AimcError, CapacityError, InputError, UsageError, nearest
+from aimc_sim.errors import (
+    AimcError,
+    CapacityError,
+    DefectError,
+    InputError,
+    UsageError,
+    nearest,
+)
 
 
 @pytest.mark.parametrize(
-    ("kind", "code"), [(AimcError, 3), (UsageError, 2), (InputError, 3), (CapacityError, 4)]
+    ("kind", "code"),
+    [(AimcError, 3), (DefectError, 1), (UsageError, 2), (InputError, 3), (CapacityError, 4)],
 )
 def test_an_error_is_three_sentences_and_an_exit_code(kind, code):
     error = kind("read x.pt", "it is empty", "give another file.")

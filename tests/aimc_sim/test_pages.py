@@ -44,7 +44,7 @@ def test_every_colour_of_a_plot_becomes_one_of_the_page():
 def test_plots_beside_each_other_share_no_name_and_load_nothing():
     svg = to_svg(lambda: plot_confusion([[3, 1, 0], [0, 4, 0]]), ink=html.INK, paper=html.PAPER)
     page = html.document(
-        "two", html.figure(svg, "one", "a < b", "c & d") + html.figure(svg, "two", "e", wide=True)
+        "two", html.figure(svg, "one", "a < b", "c & d") + html.figure(svg, "two", "e", narrow=svg)
     )
     names = re.findall(r'\bid="([^"]+)"', page)
     assert len(names) == len(set(names))
@@ -60,6 +60,16 @@ def test_tables_name_rows_and_columns_and_escape_what_they_hold():
     assert '<th scope="col">&lt;i&gt;</th>' in found and '<th scope="row">b</th>' in found
     assert "<td></td>" in found and "&lt;2&gt;" in found
     assert "<caption>of &amp; all</caption>" in found
+
+
+def test_a_table_too_wide_for_a_telephone_says_in_every_cell_what_it_is():
+    found = html.table(("", *(f"column{k}" for k in range(8))), [("a", *"12345678")])
+    assert 'data-head="column0">1</td>' in found and 'data-head="column7">8</td>' in found
+    assert found.count('role="cell"') == 9  # with the empty corner
+    few = html.table(("", "x", "y"), [("a", "1", "2")])
+    assert "data-head" not in few and 'role="cell"' not in few
+    words = html.table(("name", "value", "source"), [("a", "1", "Somebody et al.")], prose=True)
+    assert 'data-head="source"' in words
 
 
 def test_what_is_never_modelled_is_told_by_the_list_of_limits_too():

@@ -123,7 +123,8 @@ def test_the_verdict_and_the_plots_say_what_the_record_says(pages):
     assert f"{100 * last['mean']:.1f} % right 1 h after programming on 3 chips" in page.text
     assert record["costs"]["verdict"]["text"] in page.text
     labels = [attrs["aria-label"] for attrs in page.of("svg")]
-    (accuracy,) = [label for label in labels if label.startswith("Accuracy of the chips")]
+    # drawn twice, for wide and narrow screens, of which one is shown
+    (accuracy,) = {label for label in labels if label.startswith("Accuracy of the chips")}
     assert f"{100 * scores['chip'][0]['mean']:.1f} % at 0 s" in accuracy
     (confusion,) = [label for label in labels if label.startswith("Confusion matrix of 3 classes")]
     right = round(3 * 20 * last["mean"])  # three chips, twenty sequences
@@ -253,10 +254,89 @@ def test_a_folder_that_may_not_be_written_to_is_an_error_in_three_parts(cli, fil
     assert "is not writable" in result.stderr and "to do:" in result.stderr
 
 
+@pytest.fixture
+def no_page(monkeypatch):
+    """Make the page nothing but a line: what counts is which files are there."""
+    from aimc_sim.cli import results
+    from aimc_sim.pages import run as page
+
+    monkeypatch.setattr(results, "make_exhibits", lambda *_, **__: None)
+    monkeypatch.setattr(page, "run_page", lambda *_: "a page")
+
+
+KEPT = {"report.json", "table.txt", "chip.toml", "placement.png", "accuracy.png", "accuracy.svg"}
+
+
+def fails(kind, *words):
+    def fail(*_, **__):
+        raise kind(*words)
+
+    return fail
+
+
 @pytest.mark.compiled
-def test_a_write_that_fails_leaves_no_half_report(cli, files, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "code", "found", "do"),
+    [
+        (fails(ValueError, "no colour"), 1, "ValueError: no colour, test_cli_page.py line ",
+         "report this defect"),
+        (fails(MemoryError, "8 TiB"), 4, "MemoryError: 8 TiB", "use fewer chips"),
+        (fails(OSError, 28, "No space left on device"), 2, "No space left", "check the disk"),
+    ],
+)
+def test_a_page_that_cannot_be_drawn_costs_nothing_that_was_found(
+    cli, files, tmp_path, monkeypatch, no_page, error, code, found, do
+):
+    from aimc_sim.pages import run as page
+
+    monkeypatch.setattr(page, "run_page", error)
+    result = cli("run", files / "tiny.pt", "--data", files / "data.npz", "--limit", 2, "--at", "0s",
+                 "--out", "new", "--save-chip", "chip.npz", code=code)
+    assert {path.name for path in (tmp_path / "new").iterdir()} == KEPT
+    assert (tmp_path / "chip.npz").is_file()
+    assert json.loads((tmp_path / "new" / "report.json").read_text("utf-8"))["n_samples"] == 2
+    assert "chip, 0 s" in result.stdout and "chip, 0 s" in (tmp_path / "new/table.txt").read_text()
+    assert "Traceback" not in result.stderr
+    asked, why, to_do = result.stderr.splitlines()[-3:]
+    assert asked == "  asked: draw report.html in new"
+    assert found in why and why.endswith("the other files are whole")
+    assert do in to_do
+
+
+@pytest.mark.compiled
+def test_a_picture_that_fails_is_told_and_every_other_is_there(
+    cli, files, tmp_path, monkeypatch, no_page
+):
+    from aimc_sim.cli import results
+
+    monkeypatch.setattr(results, "save_placement", fails(ValueError, "no frame"))
+    result = cli("run", files / "tiny.pt", "--data", files / "data.npz", "--limit", 2, "--at", "0s",
+                 "--out", "new", code=1)
+    there = {path.name for path in (tmp_path / "new").iterdir()}
+    assert there == (KEPT | {"report.html"}) - {"placement.png"}
+    assert "asked: draw placement.png in new" in result.stderr
+
+
+@pytest.mark.compiled
+def test_no_picture_of_an_earlier_run_stays_beside_results_of_another(
+    cli, files, tmp_path, monkeypatch, no_page
+):
+    from aimc_sim.pages import run as page
+
+    arguments = ("run", files / "tiny.pt", "--data", files / "data.npz", "--limit", 2, "--at", "0s",
+                 "--out", "new")
+    cli(*arguments)
+    assert (tmp_path / "new" / "report.html").is_file()
+    (tmp_path / "new" / "mine.html").write_text("kept", "utf-8")
+    monkeypatch.setattr(page, "run_page", fails(ValueError, "no colour"))
+    cli(*arguments, "--force", code=1)
+    assert {path.name for path in (tmp_path / "new").iterdir()} == KEPT | {"mine.html"}
+
+
+@pytest.mark.compiled
+def test_a_record_that_cannot_be_written_leaves_nothing(cli, files, tmp_path, monkeypatch):
     def fail(self, *_: object, **__: object) -> int:
-        if self.name == "report.html":
+        if self.name == "report.json":
             raise OSError(28, "No space left on device")
         return write_text(self, *_, **__)
 

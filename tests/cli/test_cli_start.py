@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 def aimc_sim(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", "from aimc_sim.cli.main import main; main()", *arguments],
+        [sys.executable, "-m", "aimc_sim", *arguments],
         capture_output=True,
         text=True,
         cwd=cwd,
@@ -112,9 +112,21 @@ def test_presets_lists_every_card_with_its_source(cli):
     assert all(row["cite"] or row["name"] == "ideal" for row in record["presets"])
     # a card fitted to a repository's data has no DOI
     assert all(len(row["cite"]) >= len(row["doi"]) for row in record["presets"])
-    for name in presets():
-        assert name in result.stderr  # the table goes to stderr
-        assert name in cli("presets").stdout
+    table = result.stderr  # which leaves stdout to the JSON
+    assert all(name in table for name in presets())
+    assert table == cli("presets").stdout
+    words = " ".join(table.split())
+    assert words.count("no source") == 1 and "no source: not a device" in words  # the ideal chip
+    for row in record["presets"]:
+        assert all(f"doi:{doi}" in words for doi in row["doi"])
+    # data of a repository, which has no DOI
+    assert "github.com/akashlevy/RRAM-Relaxation-Master-Model (2024)" in words
+
+
+def test_the_package_runs_as_a_module_under_the_name_of_its_command():
+    done = aimc_sim("presets", "--nonsense")
+    assert done.returncode == 2
+    assert done.stderr.startswith("Usage: aimc-sim presets")
 
 
 def test_a_users_mistake_shows_three_parts_and_no_traceback():

@@ -19,7 +19,7 @@ FLAGS = [
     "--disable-component-update", "--disable-sync", "--no-first-run",
 ]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-WIDTHS = (390, 1280)
+WIDTHS = (390, 768, 1280, 1920)
 PAPER_MM = (180, 267)  # A4 within margins of 15 mm
 PX_PER_MM = 96 / 25.4
 
@@ -78,7 +78,84 @@ def test_a_page_is_silent_asks_for_nothing_else_and_fits_the_screen(opened, page
     assert opened.said == []
     others = [url for url in opened.asked if not url.startswith("data:")]
     assert others == [page_file.as_uri()]
-    assert opened.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+    assert opened.evaluate("document.scrollingElement.scrollWidth - innerWidth") <= 0
+
+
+SHOWN = "e => e.checkVisibility() && e.getBoundingClientRect().width > 0"
+
+
+@pytest.mark.compiled
+@every(*((width, "light") for width in WIDTHS))
+def test_nothing_is_cut_and_nothing_must_be_scrolled_sideways(opened):
+    opened.evaluate("document.querySelectorAll('details').forEach(e => { e.open = true })")
+    found = opened.evaluate(
+        "[...document.querySelectorAll('main *, header *')].filter(e => !e.closest('svg *'))"
+        f".filter({SHOWN}).filter(e => e.getBoundingClientRect().left >= 0 && "
+        "(e.getBoundingClientRect().right > innerWidth + 0.5 || "
+        "(e.matches('.wide, pre') && e.scrollWidth > e.clientWidth))).map(e => e.outerHTML)"
+    )
+    # a line of code may be longer than any screen
+    assert [html[:200] for html in found if not html.startswith("<pre")] == []
+
+
+@pytest.mark.compiled
+@every(*((width, "light") for width in WIDTHS))
+def test_letters_of_plots_are_as_large_as_small_print_or_larger(opened):
+    sizes = opened.evaluate(
+        f"[...document.querySelectorAll('svg')].filter({SHOWN}).flatMap(svg => "
+        "[...svg.querySelectorAll('text')].map(t => [parseFloat(getComputedStyle(t).fontSize) * "
+        "svg.getBoundingClientRect().width / svg.viewBox.baseVal.width, t.textContent]))"
+    )
+    assert len(sizes) > 100
+    assert min(sizes)[0] >= 9.0, min(sizes)
+    assert max(sizes)[0] <= 24.0, max(sizes)
+
+
+@pytest.mark.compiled
+@every(*((width, "light") for width in WIDTHS))
+def test_every_plot_is_shown_once_at_any_width(opened):
+    shown = opened.evaluate(
+        f"[...document.querySelectorAll('figure')].map(f => [...f.querySelectorAll('svg')]"
+        f".filter({SHOWN}).map(e => e.getAttribute('aria-label')))"
+    )
+    assert len(shown) > 6
+    for labels in shown:
+        assert labels and len(labels) == len(set(labels))
+
+
+@pytest.mark.compiled
+@every((390, "light"))
+def test_on_a_telephone_every_cell_of_a_table_of_many_columns_has_its_head(opened):
+    table = opened.get_by_role("table", name="Chips over time")
+    heads = table.get_by_role("columnheader").all_inner_texts()
+    assert len(heads) == 5
+    rows = table.get_by_role("row").all()[1:]
+    assert len(rows) == 4
+    for row in rows:
+        said = row.locator("td").evaluate_all(
+            "cells => cells.map(e => getComputedStyle(e, '::before').content)"
+        )
+        assert [text.strip('"') for text in said] == heads
+
+
+@pytest.mark.compiled
+@every((1920, "light"))
+def test_a_wide_screen_is_used_and_lines_stay_readable(opened):
+    edges = opened.evaluate(
+        "[...document.querySelectorAll('main svg, main table, nav')].filter("
+        f"{SHOWN}).map(e => [e.getBoundingClientRect().left, e.getBoundingClientRect().right])"
+    )
+    assert min(left for left, _ in edges) < 0.1 * 1920
+    assert max(right for _, right in edges) > 0.85 * 1920
+    letter = 8  # of 16 px text, on average
+    lines = opened.evaluate(
+        f"[...document.querySelectorAll('main p, main li, figcaption')].filter({SHOWN})"
+        ".map(e => e.getBoundingClientRect().width)"
+    )
+    assert max(lines) / letter < 115
+    opened.evaluate("document.querySelector('#cite').scrollIntoView()")
+    box = opened.locator("nav").bounding_box()
+    assert 0 <= box["y"] < 100  # the contents stay in sight
 
 
 @pytest.mark.compiled
@@ -109,11 +186,11 @@ def test_a_theme_can_be_chosen_and_dark_is_dark(opened):
 @pytest.mark.compiled
 def test_a_figure_opens_and_closes_by_the_keyboard_alone(opened):
     button = opened.locator("#budget-plot button")
-    before = opened.locator("#budget-plot svg").bounding_box()["width"]
+    before = opened.locator("#budget-plot svg").first.bounding_box()["width"]
     button.focus()
     opened.keyboard.press("Enter")
     assert button.get_attribute("aria-expanded") == "true"
-    assert opened.locator("#budget-plot svg").bounding_box()["width"] > before
+    assert opened.locator("#budget-plot svg").first.bounding_box()["width"] > before
     opened.keyboard.press("Escape")
     assert button.get_attribute("aria-expanded") == "false"
     assert opened.evaluate("document.activeElement.textContent") == "Enlarge"
@@ -137,10 +214,10 @@ def test_everything_that_can_be_used_is_reached_by_the_tab_key(opened):
 
 
 @pytest.mark.compiled
-@every((390, "light"))
-def test_what_is_too_wide_for_a_telephone_scrolls_by_itself_and_has_a_stop_for_keys(opened):
+@every((200, "light"))
+def test_what_is_too_wide_even_so_scrolls_by_itself_and_has_a_stop_for_keys(opened):
     boxes = opened.evaluate(
-        "[...document.querySelectorAll('.wide, .scroll')].map(e => "
+        "[...document.querySelectorAll('.wide')].map(e => "
         "[e.scrollWidth > e.clientWidth, e.tabIndex])"
     )
     assert any(scrolls for scrolls, _ in boxes)
@@ -151,6 +228,8 @@ def test_what_is_too_wide_for_a_telephone_scrolls_by_itself_and_has_a_stop_for_k
 def test_points_and_cells_say_their_figures_at_the_pointer(opened):
     said = opened.locator("#accuracy-plot svg title").all_text_contents()
     assert any(re.fullmatch(r"1 h: [\d.]+ %, 95 % interval .*", text) for text in said)
+    cells = opened.locator("#placement-plot svg title").all_text_contents()
+    assert any(text.startswith("encoder on tile ") for text in cells)
     cells = opened.locator("#budget-plot svg title").all_text_contents()
     assert any(text.startswith("layer 0 A, programming alone, at the logits") for text in cells)
 
@@ -163,7 +242,7 @@ def test_on_paper_no_figure_is_cut_and_ink_is_dark(opened, tmp_path):
     width, height = (round(side * PX_PER_MM) for side in PAPER_MM)
     opened.set_viewport_size({"width": width, "height": height})
     boxes = opened.evaluate(
-        "[...document.querySelectorAll('figure')].map(e => [e.id, e.getBoundingClientRect().width,"
+        "[...document.querySelectorAll('figure')].map(e => [e.id, e.getBoundingClientRect().width, "
         "e.getBoundingClientRect().height, getComputedStyle(e).breakInside])"
     )
     assert len(boxes) > 6
