@@ -119,11 +119,12 @@ def _print(
 
 
 _RATES = {
-    "weight_s": "a weight read from its cells, once a sequence",
-    "head_s": "activation, gate and norm of a head, a step",
-    "mode_s": "states of a mode, a step",
+    "call_s": "any run",
+    "weight_s": "a weight read from its cells",
+    "layer_s": "a layer at a step, however small",
+    "mode_s": "states of a mode at a step",
     "conversion_s": "a conversion",
-    "normal_s": "read noise of a conversion",
+    "normal_s": "a normal of read noise",
     "product_s": "a multiply-accumulate of C or mixing",
     "byte_s": "a byte from memory, beyond what stays in the cache",
     "cell_s": "a cell programmed and aged, once a chip",
@@ -131,7 +132,7 @@ _RATES = {
 }
 _SIZES = {
     "weight_b": "a weight while a model is laid out",
-    "cell_b": "a cell of a programmed chip",
+    "cell_b": "a cell of a chip that runs",
     "task_b": "a task of a sweep and its outcome in memory",
     "line_b": "the line of a task in the journal",
 }

@@ -18,6 +18,8 @@ FORMS = {
 TILE_ROWS = 256
 PRODUCTS_PER_LAYER = 6  # four of A, C and mixing, each with a count of clipped conversions
 _OF_A_STATE = 40  # bytes of a mode: two states, their DACs, and their registers, steps and inverse
+_N_RATES = 8  # fields of `Rates` that make up a run
+_GROUP = 64  # normals that are made together
 _OF_AN_ADC = 8  # bytes of a conversion: step and inverse
 
 
@@ -26,9 +28,10 @@ class Work:
     """A run: batch sequences of some steps through each of some chips, one S4D model on all.
 
     heads, states : of every layer; states are real, two for a mode. noisy : the cells have read
-    noise that is new at every step. form : "leapfrog" and "direct", everything on tiles; "decay
-    digital", leapfrog but for its decay; "digital", A in logic. n_in inputs, n_out classes; the
-    gate doubles the outputs of mixing.
+    noise that is new at every step. lasting : they have noise that a sequence draws once, so that
+    each reads its weights from the cells, and not each chip. form : "leapfrog" and "direct",
+    everything on tiles; "decay digital", leapfrog but for its decay; "digital", A in logic. n_in
+    inputs, n_out classes; the gate doubles the outputs of mixing.
     """
 
     heads: int = 64
@@ -38,6 +41,7 @@ class Work:
     batch: int = 1
     steps: int = 200
     noisy: bool = True
+    lasting: bool = False
     form: str = "leapfrog"
     n_in: int = 1
     n_out: int = 10
@@ -77,6 +81,17 @@ class Work:
         return FORMS[self.form][2] * self.modes + self.heads * parts
 
     @property
+    def normals(self) -> int:
+        """Normals that are drawn in a step: those of an access in whole groups."""
+        if not self.noisy:
+            return 0
+        n_parts = -(-self.heads // TILE_ROWS)
+        of_a = FORMS[self.form][2] * _whole_groups(self.modes // self.layers)
+        of_layer = of_a + _whole_groups(self.heads * -(-(self.states + 1) // TILE_ROWS))
+        of_layer += _whole_groups(2 * self.heads * n_parts)
+        return self.layers * of_layer + _whole_groups(self.heads)
+
+    @property
     def runs(self) -> int:
         """Sequences on all chips."""
         return self.chips * self.batch
@@ -99,11 +114,12 @@ class Work:
         lost = max(0.0, self.bytes_of_a_step - cache_bytes)
         return np.array(
             [
-                self.runs * self.weights,
-                n * self.layers * self.heads,
+                1,
+                (self.runs if self.lasting else self.chips) * self.weights,
+                n * self.layers,
                 n * self.modes,
                 n * self.conversions,
-                n * self.conversions * self.noisy,
+                n * self.normals,
                 n * self.products * (1 + self.noisy),
                 n * lost,
             ],
@@ -111,20 +127,25 @@ class Work:
         )
 
 
+def _whole_groups(n: int) -> int:
+    return -(-n // _GROUP) * _GROUP
+
+
 @dataclass(frozen=True)
 class Rates:
     """Seconds on one thread of what a run is made of.
 
-    weight_s : to read a weight from its cells, once a sequence. head_s : activation, gate and
-    norm of a head at a step. mode_s : DACs, registers and sums of a mode's two states.
-    conversion_s : a conversion. normal_s : what read noise adds to it. product_s : a
-    multiply-accumulate of C or mixing; read noise takes a second one for the variance.
-    byte_s : a byte that comes from memory. cell_s : to program and age a cell, once a chip.
-    cache_bytes : what the processor keeps from step to step.
+    call_s : what any run takes. weight_s : to read a weight from its cells. layer_s : a layer's
+    step however small it is. mode_s : DACs, registers and sums of a mode's two states.
+    conversion_s : a conversion, and what logic does to a head for those of C and mixing.
+    normal_s : a normal of read noise. product_s : a multiply-accumulate of C or mixing; read
+    noise takes a second one for the variance. byte_s : a byte that comes from memory. cell_s : to
+    program and age a cell, once a chip. cache_bytes : what the processor keeps from step to step.
     """
 
+    call_s: float
     weight_s: float
-    head_s: float
+    layer_s: float
     mode_s: float
     conversion_s: float
     normal_s: float
@@ -135,7 +156,7 @@ class Rates:
 
     def run_s(self, work: Work) -> float:
         """Return the time of a run on one thread, programming left out."""
-        rates = [getattr(self, field.name) for field in fields(self)[:7]]
+        rates = [getattr(self, field.name) for field in fields(self)[:_N_RATES]]
         return float(work.amounts(self.cache_bytes) @ np.array(rates))
 
     def program_s(self, work: Work) -> float:
@@ -169,8 +190,8 @@ def fit_rates(
 class Sizes:
     """Bytes of what stays in memory.
 
-    weight_b : a weight of a deployment, its cells and places on tiles. cell_b : a cell of a
-    programmed chip. task_b : a task of a sweep with what came of it. line_b : its line in the
+    weight_b : a weight of a deployment, its cells and places on tiles. cell_b : a cell of a chip,
+    programmed and read. task_b : a task of a sweep with what came of it. line_b : its line in the
     journal.
     """
 
@@ -184,7 +205,7 @@ class Sizes:
         return self.weight_b * work.weights
 
     def chips_b(self, work: Work, at_once: int | None = None) -> float:
-        """Return what programmed chips take: all of them, or so many at once."""
+        """Return what chips that run take: all of them, or so many at once."""
         return self.cell_b * work.cells * (at_once or work.chips)
 
     def run_b(self, work: Work) -> float:

@@ -26,32 +26,38 @@ from benchmarks.timing import Timing, available_threads, threads
 
 NEAR = 0.2  # a prediction is good within this share
 ROUNDS = 7
-CACHES = (0.0, *(2.0**k for k in range(18, 25)))  # bytes that may stay from step to step
+CACHES = tuple(2.0 ** (k / 2) for k in range(32, 49))  # bytes that may stay from step to step
 
+QUIET = {"noisy": False, "lasting": True}
 # runs that the rates are fitted to
 FITTED = {
-    "64 heads of 64 states": Work(),
-    "the same, no noise": Work(noisy=False),
-    "A in logic": Work(form="digital"),
-    "A in logic, no noise": Work(form="digital", noisy=False),
-    "256 heads of 8, no noise": Work(256, 8, noisy=False),
-    "16 heads of 16, A in logic": Work(16, 16, form="digital", steps=1000),
-    "1024 heads of 4, A in logic": Work(1024, 4, form="digital", steps=20),
-    "two steps of 32 sequences": Work(steps=2, batch=32),
+    "64 heads of 64 states": Work(steps=500),
+    "the same, no noise": Work(steps=500, **QUIET),
+    "the same, A in logic, no noise": Work(steps=1000, form="digital", **QUIET),
+    "one step": Work(steps=1),
+    "one step of 64 sequences, no noise": Work(steps=1, batch=64, **QUIET),
+    "2 heads of 2, A in logic, no noise": Work(2, 2, steps=5000, form="digital", **QUIET),
+    "16 heads of 16, A in logic": Work(16, 16, steps=2000, form="digital"),
+    "64 heads of 128, A in logic, no noise": Work(64, 128, steps=1000, form="digital", **QUIET),
+    "128 heads of 4, no noise": Work(128, 4, steps=1000, **QUIET),
+    "1024 heads of 4, A in logic": Work(1024, 4, steps=100, form="digital"),
+    "2048 heads of 4, no noise": Work(2048, 4, steps=50, **QUIET),
 }
 # runs that are predicted: other sizes, batches, chips, layers, steps and weights
 PREDICTED = {
     "steps: 2000": Work(steps=2000),
     "batch: 8": Work(batch=8),
-    "chips: 8, 50 steps": Work(chips=8, steps=50),
-    "heads: 16": Work(16),
+    "batch: 8, noise that lasts too": Work(batch=8, lasting=True),
+    "chips: 8": Work(chips=8),
+    "heads: 16": Work(16, steps=1000),
     "heads: 128": Work(128),
-    "states: 16": Work(states=16),
-    "states: 128, no noise": Work(states=128, noisy=False),
+    "states: 16": Work(states=16, steps=1000),
+    "states: 128, no noise": Work(states=128, **QUIET),
     "layers: 2, 784 steps": Work(layers=2, steps=784),
-    "heads: 256 of 16, A in logic": Work(256, 16, form="digital"),
-    "weights: 1.1 million": Work(512, 64, noisy=False, steps=50),
-    "weights: 8.5 million, A in logic": Work(2048, 2, form="digital", steps=10),
+    "256 heads of 16, A in logic": Work(256, 16, steps=500, form="digital"),
+    "1.2 million weights": Work(512, 64, steps=100),
+    "8.4 million weights": Work(2048, 2, steps=50),
+    "17 million weights, 2 layers, A in logic": Work(2048, 2, layers=2, steps=30, form="digital"),
 }
 PROGRAMMED = Work(chips=4)
 PROGRAMMED_TOO = Work(128, 64, chips=2)
@@ -95,19 +101,17 @@ class Point:
 
 
 def h100_rates() -> Rates:
-    """Return the rates of one H100, from three rows of docs/gpu.md.
+    """Return the rates of one H100: what three rows of docs/gpu.md say of three unknowns.
 
-    Without noise and with A in logic the products are all there is; conversions and noise are
-    what the others take more.
+    Those of a conversion, of a normal and of a multiply-accumulate; the rest has none.
     """
+    works = [_on_h100(form, noisy) for form, noisy in H100_FITTED]
+    amounts = [
+        [work.conversions, work.normals, work.products * (1 + work.noisy)] for work in works
+    ]
     n = ON_H100.runs * ON_H100.steps
-    four, bare = (_on_h100(form, False) for form in ("leapfrog", "digital"))
-    product = H100_FITTED["digital", False] / (n * bare.products)
-    more = H100_FITTED["leapfrog", False] - H100_FITTED["digital", False]
-    conversion = more / (n * (four.conversions - bare.conversions))
-    noise = H100_FITTED["leapfrog", True] - H100_FITTED["leapfrog", False]
-    noise -= n * four.products * product
-    return Rates(0.0, 0.0, 0.0, conversion, noise / (n * four.conversions), product, 0.0)
+    rates = np.linalg.solve(np.array(amounts, float), np.array([*H100_FITTED.values()]) / n)
+    return Rates(0.0, 0.0, 0.0, 0.0, *map(float, rates), byte_s=0.0)
 
 
 def _on_h100(form: str, noisy: bool) -> Work:
@@ -176,6 +180,7 @@ def measure_threads(timing: Timing) -> list[Point]:
 
 def measure_tasks() -> tuple[float, float, list[Point]]:
     """Return seconds and bytes in the journal of a task that computes nothing, and a check."""
+    _sweep(2)  # imports
     few_s, few_b = _sweep(TASKS)
     more_s, more_b = _sweep(MORE_TASKS)
     each_s, line_b = few_s / TASKS, few_b / TASKS
@@ -209,11 +214,13 @@ def measure_memory() -> tuple[Sizes, list[Point]]:
     """Return sizes and what they predict; every case runs in a process of its own."""
     weight_b = measure(of_run(LAID_OUT, until="deploy")) / LAID_OUT.weights
     laid_out = weight_b * CHIPS.weights
-    cell_b = (measure(of_run(CHIPS, until="program")) - laid_out) / (CHIPS.chips * CHIPS.cells)
+    cell_b = (measure(of_run(CHIPS)) - laid_out) / (CHIPS.chips * CHIPS.cells)
     task_b = measure(of_tasks(TASK_COUNTS[0])) / TASK_COUNTS[0]
     sizes = Sizes(weight_b, cell_b, task_b)
-    works = {"lay out": (LAID_OUT_TOO, "deploy"), "program": (CHIPS_TOO, "program"),
-             "program and run": (CHIPS_TOO, "run"), "run": (SEQUENCES, "run")}
+    works = {
+        "lay out": (LAID_OUT_TOO, "deploy"), "program and run": (CHIPS_TOO, "run"),
+        "run": (SEQUENCES, "run"),
+    }
     points = [
         Point(
             f"{name} {_shape(work)}", "B", False,
