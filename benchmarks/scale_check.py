@@ -121,14 +121,15 @@ def _print(
 _RATES = {
     "call_s": "any run",
     "weight_s": "a weight read from its cells",
+    "lasting_s": "the noise of a weight that lasts for a sequence",
     "layer_s": "a layer at a step, however small",
     "mode_s": "states of a mode at a step",
     "conversion_s": "a conversion",
     "normal_s": "a normal of read noise",
     "product_s": "a multiply-accumulate of C or mixing",
-    "byte_s": "a byte from memory, beyond what stays in the cache",
+    "byte_s": "a byte from memory",
     "cell_s": "a cell programmed and aged, once a chip",
-    "cache_bytes": "what stays in the cache from step to step",
+    "cache_b": "the last cache of the processor",
 }
 _SIZES = {
     "weight_b": "a weight while a model is laid out",

@@ -18,7 +18,7 @@ FORMS = {
 TILE_ROWS = 256
 PRODUCTS_PER_LAYER = 6  # four of A, C and mixing, each with a count of clipped conversions
 _OF_A_STATE = 40  # bytes of a mode: two states, their DACs, and their registers, steps and inverse
-_N_RATES = 8  # fields of `Rates` that make up a run
+_N_RATES = 9  # fields of `Rates` that make up a run
 _GROUP = 64  # normals that are made together
 _OF_AN_ADC = 8  # bytes of a conversion: step and inverse
 
@@ -98,30 +98,39 @@ class Work:
 
     @property
     def bytes_of_a_step(self) -> int:
-        """What a step reads of weights, variances, states and converters."""
+        """What a step reads of weights and variances, of converters and of states."""
         numbers = self.of_a + self.products
         return (
             4 * numbers * (1 + self.noisy) + _OF_AN_ADC * self.conversions
             + _OF_A_STATE * self.modes
         )
 
-    def amounts(self, cache_bytes: float) -> np.ndarray:
+    def bytes_from_memory(self, cache_b: float) -> float:
+        """Return what a step reads from memory.
+
+        A cache that is read in a circle keeps nothing once the circle is longer than it is; where
+        others use it too, it begins to lose what lies beyond half of it.
+        """
+        size = self.bytes_of_a_step
+        return size * min(1.0, max(0.0, 2 * size / cache_b - 1))
+
+    def amounts(self, cache_b: float) -> np.ndarray:
         """Return how much of each of `Rates` a run takes, (n_rates,).
 
-        Of the bytes of a step those that a cache cannot keep come from memory each time.
+        cache_b : size of the processor's last cache in bytes.
         """
         n = self.runs * self.steps
-        lost = max(0.0, self.bytes_of_a_step - cache_bytes)
         return np.array(
             [
                 1,
                 (self.runs if self.lasting else self.chips) * self.weights,
+                self.lasting * self.runs * self.weights,
                 n * self.layers,
                 n * self.modes,
                 n * self.conversions,
                 n * self.normals,
                 n * self.products * (1 + self.noisy),
-                n * lost,
+                n * self.bytes_from_memory(cache_b),
             ],
             float,
         )
@@ -135,16 +144,18 @@ def _whole_groups(n: int) -> int:
 class Rates:
     """Seconds on one thread of what a run is made of.
 
-    call_s : what any run takes. weight_s : to read a weight from its cells. layer_s : a layer's
+    call_s : what any run takes. weight_s : to read a weight from its cells. lasting_s : to draw
+    the noise of a weight that lasts for a sequence. layer_s : a layer's
     step however small it is. mode_s : DACs, registers and sums of a mode's two states.
     conversion_s : a conversion, and what logic does to a head for those of C and mixing.
     normal_s : a normal of read noise. product_s : a multiply-accumulate of C or mixing; read
     noise takes a second one for the variance. byte_s : a byte that comes from memory. cell_s : to
-    program and age a cell, once a chip. cache_bytes : what the processor keeps from step to step.
+    program and age a cell, once a chip. cache_b : bytes of the last cache.
     """
 
     call_s: float
     weight_s: float
+    lasting_s: float
     layer_s: float
     mode_s: float
     conversion_s: float
@@ -152,12 +163,12 @@ class Rates:
     product_s: float
     byte_s: float
     cell_s: float = 0.0
-    cache_bytes: float = np.inf
+    cache_b: float = np.inf
 
     def run_s(self, work: Work) -> float:
         """Return the time of a run on one thread, programming left out."""
         rates = [getattr(self, field.name) for field in fields(self)[:_N_RATES]]
-        return float(work.amounts(self.cache_bytes) @ np.array(rates))
+        return float(work.amounts(self.cache_b) @ np.array(rates))
 
     def program_s(self, work: Work) -> float:
         """Return the time to program all chips and let them age."""
@@ -165,25 +176,19 @@ class Rates:
 
 
 def fit_rates(
-    works: Sequence[Work], seconds: np.ndarray, caches: Sequence[float], cell_s: float
+    works: Sequence[Work], seconds: np.ndarray, cache_b: float, cell_s: float
 ) -> Rates:
     """Return the rates that come nearest to measured runs, none negative.
 
-    Least squares of relative errors (Lawson and Hanson's non-negative solver), for each of some
-    sizes of the cache; the size with the smallest error is kept. seconds : (n,).
+    Least squares of relative errors (Lawson and Hanson's non-negative solver). seconds : (n,).
     """
     from scipy.optimize import nnls
 
-    best: tuple[float, np.ndarray, float] | None = None
-    for cache in caches:
-        amounts = np.array([work.amounts(cache) for work in works]) / seconds[:, None]
-        scale = amounts.max(axis=0)
-        scale[scale == 0] = 1.0
-        found, error = nnls(amounts / scale, np.ones(len(works)))
-        if best is None or error < best[0]:
-            best = float(error), found / scale, float(cache)
-    assert best is not None
-    return Rates(*map(float, best[1]), cell_s=cell_s, cache_bytes=best[2])
+    amounts = np.array([work.amounts(cache_b) for work in works]) / seconds[:, None]
+    scale = amounts.max(axis=0)
+    scale[scale == 0] = 1.0
+    found, _ = nnls(amounts / scale, np.ones(len(works)))
+    return Rates(*map(float, found / scale), cell_s=cell_s, cache_b=cache_b)
 
 
 @dataclass(frozen=True)

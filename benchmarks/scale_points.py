@@ -26,7 +26,7 @@ from benchmarks.timing import Timing, available_threads, threads
 
 NEAR = 0.2  # a prediction is good within this share
 ROUNDS = 7
-CACHES = tuple(2.0 ** (k / 2) for k in range(32, 49))  # bytes that may stay from step to step
+CACHE_B = 8e6  # of the processor, where the system does not say
 
 QUIET = {"noisy": False, "lasting": True}
 # runs that the rates are fitted to
@@ -36,12 +36,13 @@ FITTED = {
     "the same, A in logic, no noise": Work(steps=1000, form="digital", **QUIET),
     "one step": Work(steps=1),
     "one step of 64 sequences, no noise": Work(steps=1, batch=64, **QUIET),
+    "one step, 512 heads of 4, A in logic": Work(512, 4, steps=1, form="digital"),
     "2 heads of 2, A in logic, no noise": Work(2, 2, steps=5000, form="digital", **QUIET),
     "16 heads of 16, A in logic": Work(16, 16, steps=2000, form="digital"),
     "64 heads of 128, A in logic, no noise": Work(64, 128, steps=1000, form="digital", **QUIET),
     "128 heads of 4, no noise": Work(128, 4, steps=1000, **QUIET),
     "1024 heads of 4, A in logic": Work(1024, 4, steps=100, form="digital"),
-    "2048 heads of 4, no noise": Work(2048, 4, steps=50, **QUIET),
+    "2048 heads of 4, A in logic": Work(2048, 4, steps=50, form="digital"),
 }
 # runs that are predicted: other sizes, batches, chips, layers, steps and weights
 PREDICTED = {
@@ -55,9 +56,10 @@ PREDICTED = {
     "states: 128, no noise": Work(states=128, **QUIET),
     "layers: 2, 784 steps": Work(layers=2, steps=784),
     "256 heads of 16, A in logic": Work(256, 16, steps=500, form="digital"),
-    "1.2 million weights": Work(512, 64, steps=100),
+    "0.6 million weights": Work(512, 64, steps=200),
+    "0.6 million weights, no noise": Work(512, 64, steps=200, **QUIET),
     "8.4 million weights": Work(2048, 2, steps=50),
-    "17 million weights, 2 layers, A in logic": Work(2048, 2, layers=2, steps=30, form="digital"),
+    "17 million weights, A in logic": Work(2048, 2, layers=2, steps=50, form="digital"),
 }
 PROGRAMMED = Work(chips=4)
 PROGRAMMED_TOO = Work(128, 64, chips=2)
@@ -111,7 +113,7 @@ def h100_rates() -> Rates:
     ]
     n = ON_H100.runs * ON_H100.steps
     rates = np.linalg.solve(np.array(amounts, float), np.array([*H100_FITTED.values()]) / n)
-    return Rates(0.0, 0.0, 0.0, 0.0, *map(float, rates), byte_s=0.0)
+    return Rates(0.0, 0.0, 0.0, 0.0, 0.0, *map(float, rates), byte_s=0.0)
 
 
 def _on_h100(form: str, noisy: bool) -> Work:
@@ -142,7 +144,7 @@ def measure_time(timing: Timing) -> tuple[Rates, list[Point]]:
     seconds = np.median(timing.alternate(*calls), axis=1)
     cell_s = float(seconds[-2]) / (PROGRAMMED.chips * PROGRAMMED.cells)
     n = len(FITTED)
-    rates = fit_rates(works[:n], seconds[:n], CACHES, cell_s)
+    rates = fit_rates(works[:n], seconds[:n], _cache_b(), cell_s)
     names = [*FITTED, *PREDICTED]
     points = [
         Point(name, "s", k < n, rates.run_s(work), float(seconds[k]))
@@ -160,6 +162,15 @@ def measure_time(timing: Timing) -> tuple[Rates, list[Point]]:
         for (form, noisy), found in rows.items()
     ]
     return rates, points
+
+
+def _cache_b() -> float:
+    """Return the size of the third cache of this processor in bytes."""
+    try:
+        text = Path("/sys/devices/system/cpu/cpu0/cache/index3/size").read_text()
+        return float(text.strip().removesuffix("K")) * 1024
+    except (OSError, ValueError):
+        return CACHE_B
 
 
 def measure_threads(timing: Timing) -> list[Point]:

@@ -12,9 +12,7 @@ from benchmarks.scale_memory import deploy, measure, of_matrix, signal
 from benchmarks.scale_model import Rates, Sizes, Work, fit_rates, matrix_b
 from benchmarks.scale_points import FITTED, PREDICTED, Point, h100_rates
 
-RATES = Rates(
-    1e-3, 2e-8, 1e-6, 2e-9, 1e-9, 4e-9, 1e-10, 2e-10, cell_s=5e-8, cache_bytes=2.0**20
-)
+RATES = Rates(1e-3, 2e-8, 1e-8, 1e-6, 2e-9, 1e-9, 4e-9, 1e-10, 2e-10, 5e-8, 2.0**23)
 
 
 @pytest.mark.compiled
@@ -47,6 +45,9 @@ def test_the_time_of_a_run_is_proportional_to_chips_sequences_and_nearly_to_step
         return RATES.run_s(replace(Work(steps=50), **changes)) - RATES.call_s
 
     read = RATES.weight_s * Work().weights
+    assert seconds(lasting=True) == pytest.approx(
+        seconds() + RATES.lasting_s * Work().weights
+    )
     assert seconds(chips=7) == pytest.approx(7 * seconds())
     assert seconds(batch=7, lasting=True) == pytest.approx(7 * seconds())
     # without noise that lasts, weights are read once a chip, however many and long its sequences
@@ -56,17 +57,25 @@ def test_the_time_of_a_run_is_proportional_to_chips_sequences_and_nearly_to_step
 
 def test_rates_are_found_from_exact_times_and_predict_other_shapes():
     seconds = np.array([RATES.run_s(work) for work in FITTED.values()])
-    found = fit_rates(list(FITTED.values()), seconds, (0.0, RATES.cache_bytes), RATES.cell_s)
-    assert found.cache_bytes == RATES.cache_bytes
+    found = fit_rates(list(FITTED.values()), seconds, RATES.cache_b, RATES.cell_s)
     for work in PREDICTED.values():
         assert found.run_s(work) == pytest.approx(RATES.run_s(work), rel=1e-6)
+
+
+def test_a_cache_keeps_what_fits_in_half_of_it_and_nothing_that_is_larger_than_all_of_it():
+    work = Work(512, 64)
+    size = work.bytes_of_a_step
+    assert work.bytes_from_memory(2 * size) == 0
+    assert work.bytes_from_memory(size) == size
+    assert work.bytes_from_memory(size / 5) == size
+    assert 0 < work.bytes_from_memory(1.5 * size) < size
 
 
 def test_no_rate_is_negative_where_times_scatter():
     rng = np.random.default_rng(0)
     works = list(FITTED.values())
     seconds = np.array([RATES.run_s(work) for work in works]) * rng.uniform(0.5, 2, len(works))
-    found = fit_rates(works, seconds, (0.0,), 0.0)
+    found = fit_rates(works, seconds, 2.0**23, 0.0)
     assert min(asdict(found).values()) >= 0
 
 
