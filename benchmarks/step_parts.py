@@ -39,21 +39,21 @@ def drive_states(
 
 
 @kernel(inline=True)
-def sum_a(
+def convert_a(
     n_steps: int, n_products: int, n: int, x: np.ndarray, w: np.ndarray, spread: np.ndarray,
-    z: np.ndarray, noisy: bool, y: np.ndarray, s: np.ndarray,
-) -> None:
-    """Products of A: one cell a column, their read noise in it where there is any."""
+    z: np.ndarray, noisy: bool, step: np.ndarray, inverse: np.ndarray, limit: np.float32,
+    y: np.ndarray,
+) -> int:
+    """Products of A: one cell a column, with their read noise where there is any, and ADCs."""
+    clipped = np.int64(0)
     for _ in range(n_steps):
         for number in range(n_products):
             for low in range(0, n, _CHUNK):
                 m, first = np.uint64(min(_CHUNK, n - low)), np.uint64(number * n + low)
-                if noisy:
-                    product.sum_noisy_cells(x, m, w, spread, first, z, y)
-                else:
-                    product.clear(m, y)
-                    product.clear(m, s)
-                    product.sum_cells(x, m, w, w, first, False, y, s)
+                clipped += product.convert_cells(
+                    x, m, w, spread, first, z, noisy, step, inverse, first, limit, y
+                )
+    return clipped
 
 
 @kernel(inline=True)
@@ -95,14 +95,14 @@ def update(
 
 @kernel(inline=True)
 def hold(
-    n_steps: int, n_heads: int, n: int, u: np.ndarray, step: np.ndarray, limit: np.float32,
-    x: np.ndarray,
+    n_steps: int, n_heads: int, n: int, u: np.ndarray, step: np.ndarray, inverse: np.ndarray,
+    limit: np.float32, x: np.ndarray,
 ) -> None:
     """Inputs added to the states (2 n,), and the registers."""
     for _ in range(n_steps):
         state.add_input(u, 0, n // n_heads, x)
-        state.hold(0, n, x, step, limit)
-        state.hold(n, n, x, step, limit)
+        state.hold(0, n, x, step, inverse, limit)
+        state.hold(n, n, x, step, inverse, limit)
 
 
 @kernel(inline=True)

@@ -64,7 +64,10 @@ def parts_of(chip: ProgrammedModel, n_steps: int) -> dict[str, list[Callable[[],
         w, v = (values.reshape(inputs.size, -1) for values in weights(product))
         dense.append((inputs, w, v))
     adc = c.adc_step, c.adc_inverse, c.adc_limit
+    begin = c.adc_first[a]
+    adc_a = c.adc_step[begin:], c.adc_inverse[begin:], c.adc_limit
     dac = c.state_step, c.state_inverse, c.state_dac_limit
+    register = c.register_step, c.register_inverse, c.state_limit
     p = step_parts
     modes = n // h
     found: dict[str, list[Callable[[], object]]] = {
@@ -79,11 +82,11 @@ def parts_of(chip: ProgrammedModel, n_steps: int) -> dict[str, list[Callable[[],
             lambda: p.sum_heads(n_steps, modes, x[:n], x[n:], u, w_c, v_c, True, y, s),
             *(_multiply(n_steps, *each, True, y, s) for each in dense),
         ] if noisy else [],
-        "products of A": [
-            lambda: p.sum_a(n_steps, PRODUCTS, n, x, w_a, spread_a, z, noisy, y, s)
+        "products of A and their conversions": [
+            lambda: p.convert_a(n_steps, PRODUCTS, n, x, w_a, spread_a, z, noisy, *adc_a, y)
         ],
-        "conversions": [
-            lambda: p.convert(n_steps, np.concatenate([of_a, of_rest]), *adc, y),
+        "conversions of C and mixing": [
+            lambda: p.convert(n_steps, of_rest, *adc, y),
             *([lambda: p.add_noise(n_steps, of_rest, s, z, f(0), c.adc_step, y)] if noisy else []),
         ],
         "DACs of the states": [
@@ -92,7 +95,7 @@ def parts_of(chip: ProgrammedModel, n_steps: int) -> dict[str, list[Callable[[],
         ],
         "sums and registers of the states": [
             lambda: p.update(n_steps, PRODUCTS, n, network.sign, y, x),
-            lambda: p.hold(n_steps, h, n, u, c.register_step, c.state_limit, x),
+            lambda: p.hold(n_steps, h, n, u, *register, x),
         ],
         "activation, gate and norm": [
             lambda: p.activate(
@@ -110,21 +113,25 @@ def _multiply(n_steps: int, *arguments: Any) -> Callable[[], object]:
 
 
 def profile(preset: str, timing: Timing) -> tuple[float, dict[str, float]]:
-    """Return the seconds of a step, and of its parts."""
+    """Return the seconds of a step of a run that goes on, and of its parts."""
     import numpy as np
 
     from benchmarks.recurrent import program
 
     chip = program(preset, "leapfrog", "tile")
-    x = np.random.default_rng(3).random((1, N_STEPS, 1), np.float32)
+    x = np.random.default_rng(3).random((1, 1 + N_STEPS, 1), np.float32)
     parts = parts_of(chip, N_STEPS)
-    calls = [lambda: chip.infer(x), *(call for own in parts.values() for call in own)]
-    seconds = np.median(timing.alternate(*calls), axis=1) / N_STEPS
-    rest = iter(seconds[1:])
+    calls = [
+        lambda: chip.infer(x), lambda: chip.infer(x[:, :1]),
+        *(call for own in parts.values() for call in own),
+    ]
+    run, start, *single = timing.alternate(*calls) / N_STEPS
+    whole = float(np.median(run - start))  # without what a run takes before its first step
+    rest = iter(np.median(single, axis=1))
     found = {name: sum(float(next(rest)) for _ in own) for name, own in parts.items()}
     if parts["their variances"]:  # timed with the means
         found["their variances"] -= found["products of C and mixing"]
-    return float(seconds[0]), found
+    return whole, found
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
