@@ -26,6 +26,7 @@ WAIT_S = 3600.0
 GOAL_S = 20e-6
 GOAL_MOVING_S = 30e-6
 WITH_PEER = "layer-reram-four"
+GOAL_GAIN = 300.0
 # end of the name, preset, form, decay, what it does
 _CASES = (
     ("pcm-four", "pcm-nandakumar2019", "leapfrog", "tile", "four products a mode"),
@@ -36,7 +37,8 @@ _CASES = (
 )
 
 
-def _program(preset: str, form: str, decay: str, noise_in_time: str = "split") -> ProgrammedModel:
+def program(preset: str, form: str, decay: str, noise_in_time: str = "split") -> ProgrammedModel:
+    """Return a random layer on a chip of that preset, an hour after programming."""
     import aimc_sim as aimc
     import ssm
 
@@ -57,7 +59,7 @@ def _signal(n: int, timing: Timing) -> np.ndarray:
     return np.random.default_rng(3).random((n, n_steps, 1), np.float32)
 
 
-def _normals_per_step(chip: ProgrammedModel) -> int:
+def normals_per_step(chip: ProgrammedModel) -> int:
     """Return conversions per step where the cells have noise that is new at each, else 0."""
     from aimc_sim.noise import noise_split
 
@@ -69,8 +71,8 @@ def _normals_per_step(chip: ProgrammedModel) -> int:
     return (counts["adc_conversions"] - last) // 2
 
 
-def _bare_products() -> Callable[[], object]:
-    """Return a call of the products that BLAS could make of C and mixing in one step.
+def bare_products() -> Callable[[], object]:
+    """Return a call of the products that BLAS could make of C and mixing of a layer in one step.
 
     C is a row of 65 weights for every head: as many multiplications as one 65 x 64 product.
     """
@@ -91,13 +93,13 @@ def _bare_products() -> Callable[[], object]:
 def _measure_step(
     benchmark: Benchmark, timing: Timing, *, preset: str, form: str, decay: str
 ) -> Row:
-    chip = _program(preset, form, decay)
+    chip = program(preset, form, decay)
     x = _signal(1, timing)
     run = chip.infer(x)
-    n_normals = _normals_per_step(chip)
+    n_normals = normals_per_step(chip)
     # the same work in a peer stands beside one row
     other = peer.recurrence(N_HEADS, N_STATES) if benchmark.name == WITH_PEER else None
-    calls = [lambda: chip.infer(x), _bare_products(), draw_normals()]
+    calls = [lambda: chip.infer(x), bare_products(), draw_normals()]
     seconds = timing.alternate(*calls, *([] if other is None else [other.call]))
     return Row(
         benchmark.name, benchmark.what, "step", 1,
@@ -107,6 +109,7 @@ def _measure_step(
         peer=None if other is None else seconds[3],
         peer_of="" if other is None else other.name,
         goal_s=GOAL_S,
+        goal_gain=GOAL_GAIN if benchmark.name == WITH_PEER else None,
         note="the run diverged: its figure is of no use" if run.diverged else "",
     )
 
@@ -114,7 +117,7 @@ def _measure_step(
 def _measure_moving(benchmark: Benchmark, timing: Timing) -> Row:
     """Time one step of noise with a spectrum; its limit is a step of white noise."""
     moving, white = (
-        _program("pcm-nandakumar2019", "leapfrog", "tile", kind) for kind in ("spectrum", "split")
+        program("pcm-nandakumar2019", "leapfrog", "tile", kind) for kind in ("spectrum", "split")
     )
     x = _signal(1, timing)
     seconds = timing.alternate(lambda: moving.infer(x), lambda: white.infer(x)) / x.shape[1]
@@ -133,7 +136,7 @@ def _measure_batch(benchmark: Benchmark, timing: Timing) -> Row:
             benchmark.name, benchmark.what, "step", 2,
             note="left out: this process may use one thread (NUMBA_NUM_THREADS)",
         )
-    chip = _program("pcm-nandakumar2019", "leapfrog", "tile")
+    chip = program("pcm-nandakumar2019", "leapfrog", "tile")
     x = _signal(4 if timing.quick else BATCH, timing)
 
     def run(n_threads: int) -> None:

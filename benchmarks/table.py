@@ -27,7 +27,8 @@ class Row:
 
     ours, limit, peer : (rounds,), measured in turns; limit and peer None where there is none.
     limit_of, peer_of : what they are, in words. goal_s : what ours must not exceed.
-    note : what the reader should know; a row that could not run has a note and no figures.
+    goal_gain : how many times as long the peer must take. note : what the reader should know; a
+    row that could not run has a note and no figures.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Row:
     peer: np.ndarray | None = None
     peer_of: str = ""
     goal_s: float | None = None
+    goal_gain: float | None = None
     note: str = ""
 
     @property
@@ -48,11 +50,23 @@ class Row:
         return _ratio(self.ours, self.limit)
 
     @property
+    def gain(self) -> float | None:
+        """Median over rounds of peer / ours."""
+        return _ratio(self.peer, self.ours)
+
+    @property
     def met(self) -> bool | None:
         """Whether the median reaches the goal; None without goal or figure."""
         if self.ours is None or self.goal_s is None:
             return None
         return bool(np.median(self.ours) <= self.goal_s)
+
+    @property
+    def gain_met(self) -> bool | None:
+        """Whether the peer takes as many times as long as asked; None without goal or peer."""
+        if self.gain is None or self.goal_gain is None:
+            return None
+        return self.gain >= self.goal_gain
 
     @property
     def reachable(self) -> bool | None:
@@ -80,7 +94,9 @@ class Row:
             "peer_of": self.peer_of,
             "ratio_to_peer": _ratio(self.ours, self.peer),
             "goal_s": self.goal_s,
+            "goal_gain": self.goal_gain,
             "met": self.met,
+            "gain_met": self.gain_met,
             "reachable": self.reachable,
             "note": self.note,
         }
@@ -120,7 +136,7 @@ def _number(seconds: float | None, scale: float) -> str:
 def _cells(row: Row) -> list[str]:
     ours = _median(row.ours)
     scale, unit = _unit(ours if ours is not None else row.goal_s or 1.0)
-    ratio, gain = row.ratio, _ratio(row.peer, row.ours)
+    ratio = row.ratio
     verdict = {True: "[green]yes[/]", False: "[red]no[/]", None: "-"}[row.met]
     if row.reachable is False:
         verdict += "\nlimit > goal"
@@ -137,18 +153,27 @@ def _cells(row: Row) -> list[str]:
         _number(_median(row.limit), scale),
         "-" if ratio is None else f"{ratio:.2f}",
         _number(_median(row.peer), scale),
-        "-" if gain is None else f"{gain:.1f}",
+        _gain_cell(row),
         _number(row.goal_s, scale),
         verdict,
     ]
+
+
+def _gain_cell(row: Row) -> str:
+    """Return peer / ours, and the goal where there is one."""
+    text = "-" if row.gain is None else f"{row.gain:.1f}"
+    if row.goal_gain is None:
+        return text
+    verdict = {True: "\n[green]yes[/]", False: "\n[red]no[/]", None: ""}[row.gain_met]
+    return f"{text}\ngoal {row.goal_gain:g}{verdict}"
 
 
 def print_rows(rows: list[Row], machine: dict[str, Any], *, quick: bool) -> None:
     """Print machine, table and notes to stdout."""
     from rich.table import Table
 
-    console = _console()
-    console.print(_machine_text(machine), highlight=False)
+    console = open_console()
+    console.print(machine_text(machine), highlight=False)
     if quick:
         console.print("[yellow]Smoke run: these figures mean nothing.[/]")
     table = Table(show_lines=True)
@@ -165,7 +190,8 @@ def print_rows(rows: list[Row], machine: dict[str, Any], *, quick: bool) -> None
             console.print(f"{row.name}: {row.note}", highlight=False)
 
 
-def _machine_text(machine: dict[str, Any]) -> str:
+def machine_text(machine: dict[str, Any]) -> str:
+    """Return what the figures were measured on, in three lines."""
     load = machine["load_average"]
     return (
         f"{machine['date']}, {machine['cpu']}, {machine['cores']} core(s), "
@@ -178,7 +204,8 @@ def _machine_text(machine: dict[str, Any]) -> str:
     )
 
 
-def _console() -> Console:
+def open_console() -> Console:
+    """Return where tables go: as wide as the terminal, or as a page."""
     from rich.console import Console
 
     console = Console()

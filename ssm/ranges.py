@@ -131,6 +131,7 @@ def ideal_converters(network: Network) -> Converters:
     return Converters(
         f(0), f(0), f(0), f(0), f(0), ones(network.n_in, f), ones(2 * network.sign.size, f),
         ones(2 * network.sign.size, f), ones(2 * network.sign.size, f),
+        ones(2 * network.sign.size, f),
         ones((n_layers, n_heads), f), ones((n_layers, n_heads), f), ones(n_heads, f),
         np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), ones(int(counts.sum()), f),
         ones(int(counts.sum()), f), ones(counts.size, np.int64),
@@ -369,6 +370,7 @@ def converters(
         state_step=states,
         state_inverse=1 / states,
         register_step=registers,
+        register_inverse=1 / registers,
         skip_step=skips,
         mix_step=mixes,
         decode_step=decodes,

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parent.parent
 ROW_KEYS = {
     "name", "what", "per", "threads", "ours_s", "ours_low_s", "ours_high_s", "rounds", "limit_s",
     "limit_of", "ratio_to_limit", "peer_s", "peer_of", "ratio_to_peer", "goal_s", "met",
-    "reachable", "note",
+    "reachable", "note", "goal_gain", "gain_met",
 }
 MACHINE_KEYS = {
     "date", "cpu", "vectors", "cores", "load_average", "system", "python", "numpy", "numba",
@@ -100,6 +100,15 @@ def test_a_ratio_compares_within_a_round():
     assert row.ratio == pytest.approx(2.0)
     assert row.met is False
     assert row.reachable is True
+
+
+def test_a_goal_against_the_peer_is_judged_by_rounds_and_needs_a_peer():
+    ours, peer = np.array([1.0, 10.0, 1.0]), np.array([310.0, 3000.0, 290.0])
+    row = Row("r", "", "call", 1, ours=ours, peer=peer, goal_gain=300.0)
+    assert row.gain == pytest.approx(300.0)
+    assert row.gain_met is True
+    assert Row("r", "", "call", 1, ours=ours, peer=peer / 1.01, goal_gain=300.0).gain_met is False
+    assert Row("r", "", "call", 1, ours=ours, goal_gain=300.0).gain_met is None
 
 
 def test_a_row_that_could_not_run_has_no_figures_and_no_verdict():

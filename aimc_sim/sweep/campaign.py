@@ -36,8 +36,8 @@ class Axis:
         asked = f"sweep {self.name}"
         if not self.values:
             raise UsageError(asked, "it has no values", "give at least one")
-        twice = next((v for v in self.values if self.values.count(v) > 1), None)
-        if twice is not None:
+        if len(set(self.values)) < len(self.values):
+            twice = next(v for k, v in enumerate(self.values) if v in self.values[:k])
             raise UsageError(asked, f"it has {twice!r} twice", "give every value once")
 
 

@@ -253,12 +253,14 @@ class Cluster:
     def _connect(self) -> Any:
         try:
             from distributed import Client
+            from distributed.comm.addressing import resolve_address
         except ImportError as error:
             raise UsageError(
                 self._asked, f"dask.distributed is not there ({error})",
                 "install it with pip install 'aimc-sim[cluster]'",
             ) from None
         try:
+            resolve_address(self.address)  # a client of no address does not end for 20 s
             return Client(self.address, timeout=CONNECT_S, set_as_default=False)
         except (OSError, ValueError, TimeoutError) as error:
             text = " ".join(str(error).split())[:120]

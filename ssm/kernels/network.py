@@ -60,6 +60,7 @@ class Converters(NamedTuple):
     state_step: np.ndarray  # (2 K,) DAC of every state
     state_inverse: np.ndarray  # (2 K,) 1 / state_step: a product costs a sixth of a division
     register_step: np.ndarray  # (2 K,) digital state register
+    register_inverse: np.ndarray  # (2 K,) 1 / register_step
     skip_step: np.ndarray  # (L, H) input u of C's skip row
     mix_step: np.ndarray  # (L, H)
     decode_step: np.ndarray  # (H,)

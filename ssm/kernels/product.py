@@ -168,6 +168,38 @@ def sum_noisy_cells(x, n, w, spread, w_first, z, y):
         y[k] = x[k] * (w[w_first + k] + spread[w_first + k] * z[k])
 
 
+@kernel(paste=True)
+def converts_plainly(tiles):
+    """Return whether outputs are converted and nothing else: no errors, noise or offset of an ADC,
+    nothing recorded."""
+    return (
+        tiles.adc_limit > _ZERO and tiles.adc_noise == _ZERO and not tiles.recording
+        and not tiles.periphery.adc_on and tiles.offset.size == 0
+    )
+
+
+@kernel(inline=True)
+def convert_cells(
+    x, n, w, spread, w_first, z, noisy, adc_step, adc_inverse, first, limit, y
+):
+    """y[:n] = the ADC's x (w + spread z), or x w, one cell a column; returns how many clipped.
+
+    Sum, noise and conversion in one pass: y is not stored and loaded again between them.
+    """
+    clipped = np.int32(0)  # see mvm.convert
+    if noisy:
+        for k in range(n):
+            code = x[k] * (w[w_first + k] + spread[w_first + k] * z[k]) * adc_inverse[first + k]
+            clipped = np.int32(clipped + np.int32(abs(code) > limit + _HALF))
+            y[k] = round_whole(min(max(code, -limit), limit)) * adc_step[first + k]
+    else:
+        for k in range(n):
+            code = x[k] * w[w_first + k] * adc_inverse[first + k]
+            clipped = np.int32(clipped + np.int32(abs(code) > limit + _HALF))
+            y[k] = round_whole(min(max(code, -limit), limit)) * adc_step[first + k]
+    return np.int64(clipped)
+
+
 @kernel(inline=True)
 def sum_cells(x, n, w, v, w_first, noisy, y, s):
     """y[:n] += x w and s[:n] += x^2 v: one cell a column, as A has without idle cells."""

@@ -19,7 +19,7 @@ from ssm.kernels.network import (
     Workspace,
 )
 from ssm.kernels.product import copy, dense, drive_inputs, read_heads
-from ssm.kernels.weights import sequence_weights
+from ssm.kernels.weights import differs_by_sequence, sequence_weights
 
 _ZERO = np.float32(0.0)
 _ONE = np.float32(1.0)
@@ -75,8 +75,11 @@ def step_layer(layer, network, tiles, converters, record, address, states, work)
     state.add_input(u, first, n_modes, states)
     half = states.size // 2
     if converters.state_limit > _ZERO:
-        state.hold(first, n, states, converters.register_step, converters.state_limit)
-        state.hold(half + first, n, states, converters.register_step, converters.state_limit)
+        for at in (first, half + first):
+            state.hold(
+                at, n, states, converters.register_step, converters.register_inverse,
+                converters.state_limit,
+            )
     c = product + C_PRODUCT
     skip_row = network.n_in + states.size + layer * n_heads
     if network.analog[c]:
@@ -214,19 +217,24 @@ def run_batch(
     replica; traces (replica, n, time or 0, 2, K); clipped (replica, n, n_products) int64: the
     conversions that clipped are added; layers (replica, n, time, L + 1, H) or None. The threads
     share the axis replica x sequence; they are Python's, since the kernels hold no lock and a
-    parallel loop of numba would compile all that it calls three times more. A sequence costs some 40 us outside the kernels.
+    parallel loop of numba would compile all that it calls three times more. A sequence costs some 40 us
+    outside the kernels, and to read its weights from cells some 20 ns each, once a replica where
+    no noise lasts for a sequence.
     """
     n_replicas, n_samples, n_classes = logits.shape
 
     def run_jobs(begin, end):
         work = make_work(network, n_classes, n_work, n_z)
+        read = -1  # the replica that `weights` are of, where all its sequences find the same
         for job in range(begin, end):
             replica, i = divmod(job, n_samples)
             sample = first_sample + i
-            weights = sequence_weights(
-                replica, sample, draws, cells, telegraphs[replica], g[replica],
-                corrections[replica], peripheries[replica], network, converters, source,
-            )
+            if replica != read:
+                weights = sequence_weights(
+                    replica, sample, draws, cells, telegraphs[replica], g[replica],
+                    corrections[replica], peripheries[replica], network, converters, source,
+                )
+                read = -1 if differs_by_sequence(cells, telegraphs[replica]) else replica
             own = work._replace(clipped=clipped[replica, i])
             states = np.zeros(2 * network.sign.size, np.float32)
             pooled = np.zeros(network.n_heads, np.float32)

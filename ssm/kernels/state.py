@@ -16,6 +16,8 @@ from aimc_sim.kernels._jit import kernel
 from aimc_sim.kernels.converters import quantise
 from ssm.kernels.product import (
     clear,
+    convert_cells,
+    converts_plainly,
     copy,
     count_bins,
     disturb,
@@ -151,18 +153,25 @@ def _access(product, low, n, n_layer, group, plane, driven, tiles, address):
     """tiles.y[:n] = one product of the modes low .. low + n - 1: summed, noise, converted."""
     m = np.uint64(n)
     noisy = tiles.noisy[product]
+    w_first = np.uint64(tiles.weight_first[product] + low)
     if noisy:
         draw(product, plane * padded(n_layer) + low, n, tiles, address)
-    if noisy and group == 1 and tiles.adc_noise == _ZERO:
-        w_first = np.uint64(tiles.weight_first[product] + low)
-        sum_noisy_cells(driven, m, tiles.w, tiles.spread, w_first, tiles.z, tiles.y)
-        noisy = False
+    if tiles.analog[product] and group == 1 and converts_plainly(tiles):
+        first = np.uint64(tiles.adc_first[product] + low)
+        tiles.clipped[product] += convert_cells(
+            driven, m, tiles.w, tiles.spread, w_first, tiles.z, noisy, tiles.adc_step,
+            tiles.adc_inverse, first, tiles.adc_limit, tiles.y,
+        )
     else:
-        clear(m, tiles.y)
-        clear(m, tiles.s)
-        _sum(product, low, m, n_layer, group, driven, tiles, noisy)
-    if tiles.analog[product]:
-        finish(product, low, m, noisy, _0, tiles)
+        if noisy and group == 1 and tiles.adc_noise == _ZERO:
+            sum_noisy_cells(driven, m, tiles.w, tiles.spread, w_first, tiles.z, tiles.y)
+            noisy = False
+        else:
+            clear(m, tiles.y)
+            clear(m, tiles.s)
+            _sum(product, low, m, n_layer, group, driven, tiles, noisy)
+        if tiles.analog[product]:
+            finish(product, low, m, noisy, _0, tiles)
 
 
 @kernel()
@@ -219,9 +228,8 @@ def advance_leapfrog(
 
 
 @kernel()
-def hold(at, n, x, step, limit):
+def hold(at, n, x, step, inverse, limit):
     """The state register: states at .. at + n - 1 rounded to their step, clipped, in place."""
     first = np.uint64(at)
     for k in range(np.uint64(n)):
-        width = step[first + k]
-        x[first + k] = quantise(x[first + k], width, _ONE / width, limit)
+        x[first + k] = quantise(x[first + k], step[first + k], inverse[first + k], limit)

@@ -91,6 +91,11 @@ class Address(NamedTuple):
     switch_purpose: int
 
 
+def differs_by_sequence(cells, telegraph):
+    """Return whether two sequences on a replica find other weights: noise that lasts or moves."""
+    return cells.slow > _ZERO or cells.bands.size > 0 or telegraph.cell.size > 0
+
+
 @kernel()
 def read_weights(cells, mean, variance, gain, w, v):
     """Fill w, v (n_weights,) with what one sequence finds: mean and variance of a read.

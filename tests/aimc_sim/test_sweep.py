@@ -103,6 +103,25 @@ def test_a_grid_without_values_or_with_one_twice_is_refused():
         Campaign("s", (Axis("x", (1, 2)),), (Task("m:f", {}),), {"y": "1"})
 
 
+def test_an_axis_compares_every_value_with_few_others():
+    """A million chips are an axis too: comparing each with all others would take hours."""
+
+    class Counted(int):
+        compared = 0
+
+        def __eq__(self, other):
+            Counted.compared += 1
+            return int(self) == int(other)
+
+        __hash__ = int.__hash__
+
+    values = tuple(map(Counted, range(2000)))
+    Axis("replica", values)
+    assert Counted.compared < 10 * len(values)
+    with pytest.raises(UsageError, match="It has 7 twice"):
+        Axis("replica", (*values, Counted(7)))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -61,10 +61,22 @@ def test_a_cluster_that_is_not_there_is_refused(tmp_path, monkeypatch):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-        for text in (f"tcp://127.0.0.1:{port}", "nonsense://x", "tcp://no.such.host.invalid:8786"):
+        for text in (
+            f"tcp://127.0.0.1:{port}", "nonsense://x", "nonsense", "tcp://127.0.0.1",
+            "tcp://no.such.host.invalid:8786",
+        ):
             with pytest.raises(UsageError, match="No scheduler answers there"):
                 run(numbers(), tmp_path / "n.nc", cluster=text)
     assert run(numbers(), tmp_path / "n.nc", processes=1).value.count() == 18
+
+
+def test_an_address_that_is_none_makes_no_client(tmp_path, monkeypatch):
+    """One that is made of no address keeps the process for 20 s, and complains at its end."""
+    made = []
+    monkeypatch.setattr("distributed.Client", lambda *_, **__: made.append(1))
+    with pytest.raises(UsageError, match="missing port number"):
+        run(numbers(), tmp_path / "n.nc", cluster="nonsense")
+    assert not made
 
 
 def test_a_cluster_without_workers_is_refused(tmp_path, monkeypatch):
