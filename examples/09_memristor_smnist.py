@@ -8,10 +8,11 @@ for every chip is trained on with fresh errors of that chip's cells in every bat
 form), as they are one day after programming. The full run needs a GPU. The chips are those of
 chips/: cells are written to targets for that day, so that no chip is read for calibration or
 trained by itself; e and d of A, which are never negative, take the two cells of a pair, and
-parallel cells of the resistive card are filled one after the other. --chips N scores N sampled chips on the simulator, with 8-bit
-converters and read noise at every step: the float model and the one trained for that chip, in
-leapfrog form with the decay on tiles and in logic, with A in direct form and with A in logic.
-Energy is that of an inference, with the drives of the calibration signal.
+parallel cells of the resistive card are filled one after the other. --chips N scores N sampled
+chips on the simulator, with 8-bit converters and read noise at every step: the float model and
+the one trained for that chip, in leapfrog form with the decay on tiles and in logic, with A in
+direct form and with A in logic. Energy is that of an inference, with the drives of the
+calibration signal.
 --checkpoints keeps every stage's last epoch; --start skips the stages before the chips'.
 """
 
