@@ -5,13 +5,14 @@
 
 Two S4D layers of 64 heads and 64 states, 784 pixels one a step. After training in float, a copy
 for every chip is trained on with fresh errors of that chip's cells in every batch (leapfrog
-form), as they are one day after programming. The full run needs a GPU. Cells are written to
-targets for that day, so that no chip is read for calibration or trained by itself; e and d of A,
-which are never negative, take the two cells of a pair, and parallel cells of the resistive card
-are filled one after the other. --chips N scores N sampled chips on the simulator, with 8-bit
-converters and read noise at every step: the float model and the one trained for that chip, in
-leapfrog form with the decay on tiles and in logic, with A in direct form and with A in logic.
-Energy is that of an inference, with the drives of the calibration signal.
+form), as they are one day after programming. The full run needs a GPU. The chips are those of
+chips/: cells are written to targets for that day, so that no chip is read for calibration or
+trained by itself; e and d of A, which are never negative, take the two cells of a pair, and
+parallel cells of the resistive card are filled one after the other. --chips N scores N sampled
+chips on the simulator, with 8-bit converters and read noise at every step: the float model and
+the one trained for that chip, in leapfrog form with the decay on tiles and in logic, with A in
+direct form and with A in logic. Energy is that of an inference, with the drives of the
+calibration signal.
 --checkpoints keeps every stage's last epoch; --start skips the stages before the chips'.
 """
 
@@ -26,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from aimc_sim import ChipSpec
+from aimc_sim import ChipSpec, load_chip
 from aimc_sim.mapping import pieces_of
 from ssm import Model, deploy, fine_tune, load, load_task, save, start_models
 from ssm.compact import in_half_precision
@@ -38,19 +39,10 @@ from ssm.tasks import Task
 from ssm.tune import TunedEpoch
 
 DAY_S = 86_400.0
-
-
-def for_a_day(name: str, **changes: object) -> ChipSpec:
-    """Return a published chip whose targets are for a day after programming."""
-    own = {"targets_for_s": DAY_S, "single_cells": 2, "compensation": "none", **changes}
-    return ChipSpec.preset(name).replace(**own)
-
-
+# each as its model is trained for, and read a day after programming
 CHIPS = {
-    "cmo-hfox": for_a_day("cmo-hfox"),
-    "reram-wan2022": for_a_day("reram-wan2022", parallel="fill"),
-    "reram-wan2022-4": for_a_day("reram-wan2022", parallel="fill", cells_per_weight=4),
-    "pcm-hermes2023-2dev": for_a_day("pcm-hermes2023-2dev"),
+    name: load_chip(Path(__file__).parent / "chips" / f"{name}.toml")
+    for name in ("cmo-hfox", "reram-wan2022", "reram-wan2022-4", "pcm-hermes2023-2dev")
 }
 ROUNDED = Precision(a=8, c=4, d=4, mix=4, enc=4, dec=4, state=8, act=6)
 WAYS = (("leapfrog", "tile"), ("leapfrog", "digital"), ("digital", "tile"), ("direct", "tile"))

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from aimc_sim import ChipSpec
+from aimc_sim import ChipSpec, load_chip
 from ssm import Model, Precision, deploy, load, load_task, quantize
 from ssm.baseline import cost_digital, judge
 from ssm.costs import Inference, cost_inference, drawn_conductances
@@ -38,19 +38,10 @@ DAY_S = 86_400.0
 LOGIC = ("encoder", "readout", "mixing", "decoder")
 INT8 = Precision(a=8, c=8, d=8, mix=8, enc=8, dec=8, state=16, act=8)
 ROUNDED = ("s4d-smnist-w4a6-a8x8", "s4d-smnist-2x24x16-w4a8-a8x10")
-
-
-def for_a_day(name: str, **changes: object) -> ChipSpec:
-    """Return a published chip whose targets are for a day after programming."""
-    own = {"targets_for_s": DAY_S, "single_cells": 2, "compensation": "none", **changes}
-    return ChipSpec.preset(name).replace(**own)
-
-
+# each as its model is trained for
 CHIPS = {
-    "cmo-hfox": for_a_day("cmo-hfox"),
-    "reram-wan2022": for_a_day("reram-wan2022", parallel="fill"),
-    "reram-wan2022-4": for_a_day("reram-wan2022", parallel="fill", cells_per_weight=4),
-    "pcm-hermes2023-2dev": for_a_day("pcm-hermes2023-2dev"),
+    name: load_chip(Path(__file__).parent / "chips" / f"{name}.toml")
+    for name in ("cmo-hfox", "reram-wan2022", "reram-wan2022-4", "pcm-hermes2023-2dev")
 }
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
+import io
 import os
 import zipfile
 from pathlib import Path
@@ -33,10 +35,14 @@ _SOURCES: dict[str, tuple[str, dict[str, str]]] = {
     ),
 }
 _FSDD = "https://github.com/Jakobovski/free-spoken-digit-dataset"
+_FSDD_ARCHIVE = f"{_FSDD}/archive/26eb9aaf76e81b692f806f9140c2d2777410d7a1.zip"
+# of its 3,000 recordings (`_sum_of`): archives that a server packs anew need not stay the same
+_FSDD_SUM = "90e46c5e2ce1e564bbf11ba4eb5a086b7357721a52c58d54705223c1c17d0e54"
 _FSDD_RATE = 8000  # samples a second
 _FSDD_TESTED = 5  # recordings 0 .. 4 of every speaker and digit are the test set
 
 Arrays = dict[str, np.ndarray]
+Recordings = tuple[list[np.ndarray], np.ndarray, np.ndarray]  # clips, labels, which are for test
 
 
 def local_folder(data: str | Path | None) -> Path | None:
@@ -86,16 +92,17 @@ def load_images(name: str, data: str | Path | None = None) -> Arrays:
     return {part: _read_idx(_download(name, part)) for part in _PARTS}
 
 
-def load_fsdd(data: str | Path | None = None) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+def load_fsdd(data: str | Path | None = None) -> Recordings:
     """Return recordings (int16, 8 kHz), labels and which are for test, of spoken digits.
 
     From `data` or the folder in AIMC_DATA: fsdd.npz (audio, offsets, label, index), or the
-    folder `recordings` of the published repository.
+    folder `recordings` of the published repository. Else downloaded, as in `load_images`.
 
     Reference: Z. Jackson et al., Free Spoken Digit Dataset, doi:10.5281/zenodo.1342401,
     CC BY-SA 4.0; its own split: recordings 0 to 4 of every speaker and digit are the test set.
 
-    Raises InputError for damaged files, UsageError where the data are not there.
+    Raises InputError for damaged files, UsageError where the data are neither there nor to be
+    had.
     """
     place = local_folder(data)
     if place is not None:
@@ -106,10 +113,12 @@ def load_fsdd(data: str | Path | None = None) -> tuple[list[np.ndarray], np.ndar
             return clips, a["label"].astype(np.int64), a["index"] < _FSDD_TESTED
         if (place / "recordings").is_dir():
             return _read_recordings(place / "recordings")
-    raise UsageError(
-        "load fsdd", f"it is not in {place}" if place else f"no folder was given and {FOLDER} is "
-        "not set", f"git clone {_FSDD} and set {FOLDER} to that folder",
-    )
+        if data is not None:
+            raise UsageError(
+                f"load fsdd from {place}", "there is no fsdd.npz, nor a folder recordings",
+                f"git clone {_FSDD} and give that folder, or leave it out",
+            )
+    return _download_recordings()
 
 
 def _idx(place: Path, name: str, part: str) -> Path | None:
@@ -160,8 +169,14 @@ def _read_idx(path: Path) -> np.ndarray:
 
 def _download(name: str, part: str) -> Path:
     base, sums = _SOURCES[name]
-    asked = f"load {name}"
+    file = f"{_PARTS[part]}.gz"
     do = f"set {FOLDER} to a folder with {name}.npz or the four IDX files"
+    return _retrieve(name, base + file, file, f"md5:{sums[part]}", do)
+
+
+def _retrieve(name: str, url: str, file: str, known_hash: str | None, do: str) -> Path:
+    """Return a downloaded file in the user's cache; None: its caller checks what is in it."""
+    asked = f"load {name}"
     try:
         import pooch
     except ImportError:
@@ -170,26 +185,60 @@ def _download(name: str, part: str) -> Path:
             f"{os.environ.get(FOLDER) or 'not set'}), and downloads need pooch",
             f"{do}, or pip install 'aimc-sim[data]'",
         ) from None
-    file = f"{_PARTS[part]}.gz"
+    pooch.get_logger().setLevel("WARNING")  # it would ask for a checksum to be written down
     try:
         path: Any = pooch.retrieve(
-            base + file, known_hash=f"md5:{sums[part]}", fname=file,
-            path=pooch.os_cache("aimc-sim") / name,
+            url, known_hash=known_hash, fname=file, path=pooch.os_cache("aimc-sim") / name
         )
     except (OSError, ValueError) as error:  # no network; another checksum
-        raise UsageError(asked, f"{base}{file} cannot be had ({error})", do) from error
+        raise UsageError(asked, f"{url} cannot be had ({error})", do) from error
     return Path(path)
 
 
-def _read_recordings(folder: Path) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+def _download_recordings() -> Recordings:
+    """Return the recordings of the published archive, whose samples and labels have their sum."""
+    do = f"git clone {_FSDD} and set {FOLDER} to that folder"
+    path = _retrieve("fsdd", _FSDD_ARCHIVE, "fsdd.zip", None, do)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            files = {Path(name).name: name for name in archive.namelist() if name.endswith(".wav")}
+            found = _recordings({
+                name: io.BytesIO(archive.read(inside)) for name, inside in sorted(files.items())
+            })
+            right = _sum_of(found) == _FSDD_SUM
+    except (OSError, EOFError, zipfile.BadZipFile, InputError):
+        right = False
+    if not right:
+        path.unlink()  # or the next attempt would find it again
+        raise UsageError("load fsdd", f"{_FSDD_ARCHIVE} gives other recordings", do)
+    return found
+
+
+def _sum_of(found: Recordings) -> str:
+    """Return the SHA-256 of samples, labels and split."""
+    clips, labels, tested = found
+    digest = hashlib.sha256(labels.astype(np.uint8).tobytes() + tested.astype(np.uint8).tobytes())
+    for clip in clips:
+        digest.update(clip.astype("<i2").tobytes() + b"|")
+    return digest.hexdigest()
+
+
+def _read_recordings(folder: Path) -> Recordings:
     """Return clips, labels and test mask of files <digit>_<speaker>_<index>.wav."""
+    found = _recordings({path.name: path for path in sorted(folder.glob("*_*_*.wav"))})
+    if not found[0]:
+        raise InputError(f"load {folder}", "no recordings are in it", "clone the data again")
+    return found
+
+
+def _recordings(files: dict[str, Path | io.BytesIO]) -> Recordings:
     import wave
 
     clips, labels, tested = [], [], []
-    for path in sorted(folder.glob("*_*_*.wav")):
-        digit, _, index = path.stem.split("_")
+    for name, source in files.items():
         try:
-            with wave.open(str(path)) as file:
+            digit, _, index = Path(name).stem.split("_")
+            with wave.open(str(source) if isinstance(source, Path) else source) as file:
                 if (file.getnchannels(), file.getsampwidth()) != (1, 2) \
                         or file.getframerate() != _FSDD_RATE:
                     raise wave.Error("not one channel of 16 bits at 8 kHz")
@@ -197,9 +246,7 @@ def _read_recordings(folder: Path) -> tuple[list[np.ndarray], np.ndarray, np.nda
             labels.append(int(digit))
             tested.append(int(index) < _FSDD_TESTED)
         except (OSError, EOFError, ValueError, wave.Error) as error:
-            raise InputError(f"load {path}", str(error), "clone the data again") from error
-    if not clips:
-        raise InputError(f"load {folder}", "no recordings are in it", "clone the data again")
+            raise InputError(f"load {name}", str(error), "clone the data again") from error
     return clips, np.array(labels), np.array(tested)
 
 

@@ -47,8 +47,11 @@ class Precision:
         for name, bits in self.given().items():
             least = 1 if name == "decay" else _LEAST
             if not isinstance(bits, int) or not least <= bits <= _MOST:
+                found = "a symmetric grid of that size has no use"
+                if isinstance(bits, int) and bits > _MOST:
+                    found = f"codes are kept in {_MOST} bits at most"
                 raise UsageError(
-                    f"quantise {name} to {bits} bits", "a symmetric grid of that size has no use",
+                    f"quantise {name} to {bits} bits", found,
                     f"give a whole number from {least} to {_MOST}",
                 )
         if self.decay is not None and self.a is None:

@@ -46,10 +46,10 @@ def read_state(path: Path, belongs_to: str, device: torch.device) -> dict[str, A
         state = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # a damaged file fails in many ways
         raise InputError(
-            asked, "it is damaged or holds no training", "delete it, or name another file"
+            asked, "it is damaged or holds no training", "name another file, or a new one"
         ) from error
     if not isinstance(state, dict) or state.get("schema") != SCHEMA:
-        raise InputError(asked, f"it is no {SCHEMA}", "delete it, or name another file")
+        raise InputError(asked, f"it is no {SCHEMA}", "name another file, or a new one")
     if state["belongs_to"] != belongs_to:
         raise InputError(
             asked, "it belongs to a training of other models, data or settings",

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from aimc_sim.aging import check_time
-from aimc_sim.errors import UsageError
+from aimc_sim.errors import InputError, UsageError
 from aimc_sim.specs import ChipSpec
 from ssm.model import LAYER_ARRAYS, MODEL_ARRAYS, Model
 from ssm.onchips import OnChips
@@ -125,8 +125,9 @@ def fine_tune(
     checkpoint : file that keeps the state after every epoch; if it exists, training goes on
         from there, with the same result as without the stop.
 
-    Errors: UsageError for settings out of range; InputError for data that cannot be learned
-    from, or a checkpoint of another training; DivergedError where the loss is no longer finite.
+    Errors: UsageError for settings out of range; InputError for data that cannot be learned from
+    or do not fit the model, or a checkpoint of another training; DivergedError where the loss is
+    no longer finite.
     """
     many: list[Model] = [models] if isinstance(models, Model) else list(models)
     name, x, y, n_classes = training_data(task)
@@ -379,14 +380,14 @@ def _check(
             asked, "they differ in shape or in norm, gate or pool", "train them one by one"
         )
     if x.shape[2] != first.d_input:
-        raise UsageError(
+        raise InputError(
             asked, f"x has {x.shape[2]} feature(s) a step, the model reads {first.d_input}",
             f"give x the shape (n, time, {first.d_input})",
         )
     if n_classes > first.n_classes:
-        raise UsageError(
+        raise InputError(
             asked, f"the labels run to {n_classes - 1}, the model has {first.n_classes} classes",
-            "number the classes from 0, or train a model with more",
+            f"number the classes from 0 to {first.n_classes - 1}, or train a model with more",
         )
     if form not in ("digital", "leapfrog"):
         raise UsageError(

@@ -302,6 +302,23 @@ def test_energy_and_accuracy_are_compared_between_chips_and_logic(tmp_path, caps
     assert picture.stat().st_size > 10_000
 
 
+def test_every_chip_of_the_examples_has_its_model_and_targets_for_a_day():
+    from aimc_sim import ChipSpec, load_chip
+
+    for path in sorted((EXAMPLES / "chips").glob("*.toml")):
+        chip = load_chip(path)
+        plain = ChipSpec.preset(chip.device.name)
+        assert (chip.targets_for_s, chip.single_cells, chip.compensation) == (86_400.0, 2, "none")
+        assert chip.device == plain.device and (chip.adc.bits, chip.dac.bits) == (8, 8)
+        assert chip.cells_per_weight == (4 if path.stem.endswith("-4") else 1)
+        assert (EXAMPLES / "models" / f"s4d-smnist-{path.stem}.safetensors").is_file()
+
+
+def test_committed_models_are_small_together():
+    """A megabyte is what a reader downloads for them."""
+    assert sum(path.stat().st_size for path in (EXAMPLES / "models").iterdir()) < 1_000_000
+
+
 def test_every_example_has_a_test():
     tested = Path(__file__).read_text("utf-8")
     assert all(path.name in tested for path in EXAMPLES.glob("*.py"))

@@ -242,6 +242,8 @@ def train(
         def make() -> Model:
             return _train_further(task, start, precision, chip, _or(at, "1d"), lr, common)
 
+    if checkpoint is not None and checkpoint.exists() and not quiet:
+        typer.echo(f"the training in {checkpoint} goes on after its last whole epoch", err=True)
     with one_line_warnings():
         model = _last_good_kept(make, out)
     save(model.replace(name=out.stem), out)

@@ -45,7 +45,9 @@ def test_a_stopped_training_in_float_goes_on_with_the_same_result(cli, files, mo
     monkeypatch.setattr(module, "write_state", write_and_stop)
     cli("train", data, "--out", "resumed.pt", *settings, *kept, code=130)
     monkeypatch.setattr(module, "write_state", write)
-    cli("train", data, "--out", "resumed.pt", *settings, *kept)
+    said = cli("train", data, "--out", "resumed.pt", *settings, *kept).stderr
+    assert "the training in state.pt goes on after its last whole epoch" in said
+    assert "epoch 3/3" in said and "epoch 2/3" not in said
     whole, resumed = ssm.load("whole.pt"), ssm.load("resumed.pt")
     assert np.array_equal(whole.encoder_weight, resumed.encoder_weight)
     assert np.array_equal(whole.layers[0].pole, resumed.layers[0].pole)
@@ -125,6 +127,26 @@ def test_a_checkpoint_of_another_training_is_refused_and_stays(cli, files, tmp_p
     assert "it belongs to a training of other models, data or settings" in said.stderr
     assert (tmp_path / "state.pt").read_bytes() == before
     cli("train", data, "--out", "m.pt", "--epochs", "1", "--force", *TINY, *kept)
+
+
+def test_a_model_in_the_place_of_a_checkpoint_is_refused_and_nobody_is_told_to_delete_it(
+    cli, files, tmp_path
+):
+    model = tmp_path / "model.pt"
+    model.write_bytes((files / "tiny.pt").read_bytes())
+    said = cli("train", files / "data.npz", "--out", "n.pt", "--epochs", "1", *TINY,
+               "--checkpoint", model, code=3).stderr
+    assert "it is no aimc-sim.training/1" in said and "name another file" in said
+    assert "delete" not in said
+    assert model.read_bytes() == (files / "tiny.pt").read_bytes()
+
+
+def test_labels_beyond_the_models_classes_are_wrong_input(cli, files, tmp_path):
+    with np.load(files / "data.npz") as file:
+        np.savez(tmp_path / "more.npz", x=file["x"], y=file["y"] + 1)
+    said = cli("train", "more.npz", "--from", files / "tiny.pt", "--out", "m.pt", code=3).stderr
+    assert "the labels run to 3, the model has 3 classes" in said
+    assert not (tmp_path / "m.pt").exists()
 
 
 def test_labels_are_needed(cli, files):

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
+import http.server
 import sys
+import threading
 import wave
+import zipfile
 
 import numpy as np
 import pytest
@@ -67,22 +71,89 @@ def test_absent_data_are_asked_for(tmp_path, monkeypatch):
     monkeypatch.delenv("AIMC_DATA", raising=False)
     with pytest.raises(UsageError, match=r"nor the four IDX files"):
         load_task("smnist", tmp_path)
+    with pytest.raises(UsageError, match=r"(?i)nor a folder recordings. Git clone"):
+        load_task("fsdd", tmp_path)
+    monkeypatch.setitem(sys.modules, "pooch", None)
     with pytest.raises(UsageError, match=r"(?i)git clone .* and set AIMC_DATA"):
         load_task("fsdd")
-    monkeypatch.setitem(sys.modules, "pooch", None)
     with pytest.raises(UsageError, match=r"aimc-sim\[data\]"):
         load_task("smnist")
 
 
-def test_spoken_digits_are_read_from_the_published_folder(tmp_path):
-    (tmp_path / "recordings").mkdir()
+def speak(folder):
+    """Leave two recordings of a tone, one for training and one for the test."""
+    folder.mkdir(parents=True)
     tone = (10_000 * np.sin(2 * np.pi * 1000 * np.arange(4000) / 8000)).astype("<i2")
     for index in (4, 5):
-        with wave.open(str(tmp_path / "recordings" / f"7_theo_{index}.wav"), "wb") as file:
+        with wave.open(str(folder / f"7_theo_{index}.wav"), "wb") as file:
             file.setnchannels(1)
             file.setsampwidth(2)
             file.setframerate(8000)
             file.writeframes(tone.tobytes())
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """A folder, and the address under which a server on this machine offers it."""
+    pytest.importorskip("pooch", reason="pooch is not installed; the extra 'data' has it")
+    folder = tmp_path / "served"
+    folder.mkdir()
+    monkeypatch.delenv("AIMC_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *arguments):
+            super().__init__(*arguments, directory=str(folder))
+
+        def log_message(self, *arguments):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as found:
+        thread = threading.Thread(target=found.serve_forever, daemon=True)
+        thread.start()
+        yield folder, f"http://127.0.0.1:{found.server_address[1]}/"
+        found.shutdown()
+        thread.join()
+
+
+def test_images_are_downloaded_once_and_another_checksum_is_refused(images, server, monkeypatch):
+    folder, address = server
+    sums = {}
+    for part, stem in datasets._PARTS.items():
+        packed = gzip.compress(idx(images[part]))
+        (folder / f"{stem}.gz").write_bytes(packed)
+        sums[part] = hashlib.md5(packed).hexdigest()
+    monkeypatch.setitem(datasets._SOURCES, "mnist", (address, {**sums, "y_test": "0" * 32}))
+    with pytest.raises(UsageError, match=r"(?s)t10k-labels.*cannot be had .*(hash|MD5)") as caught:
+        load_task("smnist")
+    assert "set AIMC_DATA" in caught.value.do
+    monkeypatch.setitem(datasets._SOURCES, "mnist", (address, sums))
+    np.testing.assert_array_equal(load_task("smnist").y_test, images["y_test"])
+    for file in folder.iterdir():
+        file.unlink()
+    np.testing.assert_array_equal(load_task("smnist").y_train, images["y_train"])  # of the cache
+
+
+def test_spoken_digits_are_downloaded_and_held_to_the_sum_of_their_samples(
+    server, tmp_path, monkeypatch
+):
+    folder, address = server
+    inside = tmp_path / "free-spoken-digit-dataset-26eb9aa" / "recordings"
+    speak(inside)
+    with zipfile.ZipFile(folder / "fsdd.zip", "w") as archive:
+        for path in inside.iterdir():
+            archive.write(path, path.relative_to(tmp_path))
+    monkeypatch.setattr(datasets, "_FSDD_ARCHIVE", f"{address}fsdd.zip")
+    with pytest.raises(UsageError, match=r"fsdd.zip gives other recordings. Git clone"):
+        load_task("fsdd")
+    monkeypatch.setattr(datasets, "_FSDD_SUM", datasets._sum_of(datasets.load_fsdd(inside.parent)))
+    found, expected = load_task("fsdd"), load_task("fsdd", inside.parent)
+    np.testing.assert_array_equal(found.x_train, expected.x_train)
+    assert found.y_test.tolist() == [7]
+
+
+def test_spoken_digits_are_read_from_the_published_folder(tmp_path):
+    speak(tmp_path / "recordings")
     task = load_task("fsdd", tmp_path)
     assert task.x_train.shape == task.x_test.shape == (1, 64, 32)
     assert task.y_test.tolist() == [7]
@@ -96,3 +167,5 @@ def test_reference_copies_have_the_published_sizes(shared):
     assert len(task.y_train) == 60_000 and len(task.y_test) == 10_000
     spoken = load_task("fsdd", shared / "data" / "datasets")
     assert len(spoken.y_train) == 2_700 and len(spoken.y_test) == 300
+    clips = datasets.load_fsdd(shared / "data" / "datasets")
+    assert datasets._sum_of(clips) == datasets._FSDD_SUM

@@ -267,7 +267,7 @@ def test_schemes_that_mean_nothing_are_refused(words, text):
     [
         ({"c": 0}, {}, "whole number from 2 to 16"),
         ({"c": 1}, {}, "symmetric grid of that size has no use"),
-        ({"c": 17}, {}, "whole number from 2 to 16"),
+        ({"c": 17}, {}, "odes are kept in 16 bits at most. Give a whole number from 2 to 16"),
         ({"a": 4, "decay": 0}, {}, "whole number from 1 to 16"),
         ({"decay": 4}, {}, "A itself has none"),
         ({"a": 6, "decay": 3}, {"form_of_a": "delta"}, "no decay of its own"),

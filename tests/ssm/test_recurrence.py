@@ -56,7 +56,7 @@ def test_clipping_and_rounding_take_place():
     u, matrix, readout, step = systems()
     states = recur(u, matrix, torch.stack([torch.ones(4, 5), torch.zeros(4, 5)], -1).double())
     rounded = recur(u, matrix, readout, step, 6)
-    assert float(states.abs().max()) > 31 * float(step.max())
+    assert float(states.detach().abs().max()) > 31 * float(step.detach().max())
     assert float((rounded - recur(u, matrix, readout)).abs().max()) > 0.1
 
 
@@ -125,4 +125,4 @@ def test_gpu_kernels_agree_in_the_interpreter():
 @pytest.mark.parametrize("n_modes", [5, 32])
 def test_gpu_agrees_with_the_plain_loop(n_modes, bits):
     given = systems(n_modes, torch.float32, "cuda", bits)
-    assert max(largest_errors(given, bits)) < 1e-4
+    assert max(largest_errors(given, bits)) < 1e-5

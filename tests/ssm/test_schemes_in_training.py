@@ -147,7 +147,7 @@ def test_schemes_that_bits_do_not_fit_are_refused():
 
 
 def test_training_ternary_weights_beats_making_them_ternary(trained, digits):
-    """997 test sequences: a difference of 5 points is above 3 standard errors."""
+    """The margin is three standard errors of 359 test sequences, and 5 points at least."""
     precision = Precision(c=2, mix=2)
     scheme = Scheme(method={"c": "ternary", "mix": "ternary"})
     after = ssm.quantize(trained, precision, scheme)

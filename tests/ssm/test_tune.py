@@ -187,7 +187,8 @@ def test_settings_that_make_no_sense_are_refused(settings, found):
 
 
 def test_labels_beyond_the_models_classes_are_refused():
-    with pytest.raises(UsageError, match="The labels run to 3, the model has 3 classes"):
+    found = "The labels run to 3, the model has 3 classes. Number the classes from 0 to 2"
+    with pytest.raises(InputError, match=found):
         ssm.fine_tune(random_model(1), small_task(classes=4), epochs=1, device="cpu")
 
 
