@@ -10,6 +10,11 @@ import math
 from aimc_sim.errors import InputError, UsageError
 
 LEAST_ENOB = 4.0  # of the regression over ADCs
+# what a chip of coarser ones says instead
+COARSE_ADC = (
+    "set costs.adc_j and costs.adc_area_m2 of such an ADC ([costs] of a chip file; a published "
+    "4-bit one of FORMS at 32 nm has '0.226pJ' and '284um2'), or costs.adc_enob to at least 4"
+)
 _REFERENCE_NM = 45.0
 # energy of a switching gate relative to 45 nm at 0.8 V (Stillmaker and Baas, Integration 58,
 # 74 (2017), doi:10.1016/j.vlsi.2017.02.002)
@@ -17,7 +22,8 @@ NODE_FACTORS: dict[float, float] = {
     130: 3.068, 90: 1.897, 65: 1.241, 45: 1.0, 32: 0.6593, 28: 0.5132, 22: 0.2941, 16: 0.1735,
     14: 0.1388, 10: 0.1178, 7: 0.0943,
 }
-# width of the narrowest wires [nm]
+# width of the narrowest wires [nm], of DNN+NeuroSim (Peng et al. 2021,
+# doi:10.1109/TCAD.2020.3043731)
 _LINE_WIDTHS_NM: dict[float, float] = {
     130: 175.0, 65: 105.0, 45: 80.0, 32: 56.0, 22: 40.0, 14: 32.0, 7: 20.0,
 }
@@ -53,7 +59,7 @@ def adc_energy_j(enob: float, sample_hz: float, node_nm: float) -> float:
     >>> round(1e12 * adc_energy_j(8, 100e6, 65), 3)
     6.494
     """
-    _check_adc(enob, sample_hz, node_nm)
+    check_adc(enob, sample_hz, node_nm)
     sndr = 6.0206 * enob + 10 * math.log10(1.5)
     merit = min(
         213.7806687348118 - 2.8719030399529957 * math.log(sample_hz),
@@ -84,13 +90,13 @@ def adc_area_m2(enob: float, sample_hz: float, node_nm: float) -> float:
     )
 
 
-def _check_adc(enob: float, sample_hz: float, node_nm: float) -> None:
+def check_adc(enob: float, sample_hz: float, node_nm: float) -> None:
+    """Refuse an ADC that the regression says nothing of; errors as `adc_energy_j`."""
     asked = f"estimate an ADC of {enob:g} effective bits"
     if not enob >= LEAST_ENOB:
         raise InputError(
             asked, f"the regression over published ADCs holds from {LEAST_ENOB:g} bits on",
-            "give the energy and area of such an ADC, [costs] adc_j and adc_area_m2 (a published "
-            "4-bit one of FORMS at 32 nm: 0.226 pJ, 284 um^2), or an adc_enob of at least 4",
+            COARSE_ADC,
         )
     if not (0 < sample_hz < math.inf and 0 < node_nm < math.inf):
         raise UsageError(

@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 from aimc_sim import circuits
 from aimc_sim.arrays import KINDS, tile_of
-from aimc_sim.circuits import adc_area_m2, adc_energy_j, node_factor
+from aimc_sim.circuits import adc_area_m2, adc_energy_j, check_adc, node_factor
+from aimc_sim.cost_spec import SMALLEST_MEMORY_BYTES, published_values
 from aimc_sim.errors import InputError, UsageError, nearest
 from aimc_sim.specs import ChipSpec
 
@@ -24,7 +25,6 @@ __all__ = [
     "constants", "leak_w", "node_factor", "outputs_per_adc", "price", "tile_area_m2",
 ]
 
-_SMALLEST_MEMORY_BYTES = 8 * 1024.0
 _ANDRULIS = "regression of Andrulis et al. 2024, doi:10.48550/arXiv.2404.06553"
 _HOROWITZ = "Horowitz 2014, doi:10.1109/ISSCC.2014.6757323"
 _STILLMAKER = "Stillmaker and Baas 2017, doi:10.1016/j.vlsi.2017.02.002"
@@ -143,7 +143,6 @@ def constants(
     """
     given, adc, dac = spec.costs, spec.adc.bits, spec.dac.bits
     node, hz = given.node_nm, given.adc_hz or spec.adc.columns_per_adc / given.read_s
-    factor = node_factor(node, extrapolate=given.extrapolate_node)
     beyond = "" if node in circuits.NODE_FACTORS else f" (EXTRAPOLATED to {node:g} nm by C V^2)"
     scaled = f"{_HOROWITZ}, scaled to {node:g} nm: {_STILLMAKER}{beyond}"
     enob = given.adc_enob if given.adc_enob is not None else adc
@@ -152,12 +151,17 @@ def constants(
             f"find the costs of chip '{spec.name}'", "an ideal converter has no energy",
             "give adc and dac a number of bits",
         )
+    if given.adc_j is None or given.adc_area_m2 is None:
+        check_adc(enob, hz, node)
     mode = spec.dac.mode
-    # a drive is one bit plane there
-    drive_bits = 1 if mode == "bit_serial" else dac
     driver = f"{_TIMELY if mode == 'pulse_width' else _ISAAC}, scaled to {node:g} nm{beyond}"
     if mode == "amplitude":
         driver += f"; {dac} drivers of 1 bit for a {dac}-bit one: an assumption"
+    pitch_nm = None if spec.wires is None else spec.wires.pitch_nm
+    values = published_values(
+        given, adc_bits=enob, columns_per_adc=spec.adc.columns_per_adc, dac_bits=dac,
+        dac_mode=mode, pitch_nm=pitch_nm, state_bytes=state_bytes, weight_bytes=weight_bytes,
+    )
     used: dict[str, Constant] = {
         "node_nm": Constant(node, "nm", "that of Horowitz' figures, where a chip names none"),
         "read_v": Constant(given.read_v, "V", _ISAAC),
@@ -171,41 +175,27 @@ def constants(
     if given.adc_j is None or given.adc_area_m2 is None:
         used["adc_enob"] = Constant(enob, "bit", "the ADC's bits, as if it had no errors")
 
-    def put(name: str, value: float, unit: str, source: str) -> None:
+    def put(name: str, unit: str, source: str) -> None:
         own = getattr(given, name)
-        used[name] = Constant(value if own is None else own, unit, source)
+        used[name] = Constant(values[name] if own is None else own, unit, source)
 
-    # the regression is asked only where it is needed: it refuses coarse ADCs
-    regress = given.adc_j is None
-    put("adc_j", adc_energy_j(enob, hz, node) if regress else 0.0, "J", _ANDRULIS)
-    regress = given.adc_area_m2 is None
-    put("adc_area_m2", adc_area_m2(enob, hz, node) if regress else 0.0, "m^2", _ANDRULIS)
-    put("dac_j", circuits.drive_j(mode, drive_bits, factor), "J", driver)
-    put("dac_area_m2", circuits.drive_area_m2(mode, dac, node), "m^2", driver)
-    pitch_nm = None if spec.wires is None else spec.wires.pitch_nm
-    if pitch_nm is None:
-        put("line_pitch_m", circuits.line_pitch_m(node), "m", "twice the node's narrowest wire")
-    else:
-        put("line_pitch_m", 1e-9 * pitch_nm, "m", "the chip's wires")
-    put("add_j_per_bit", circuits.add_j_per_bit(factor), "J", scaled)
-    put("multiply_j_per_bit2", circuits.multiply_j_per_bit2(factor), "J", scaled)
+    put("adc_j", "J", _ANDRULIS)
+    put("adc_area_m2", "m^2", _ANDRULIS)
+    put("dac_j", "J", driver)
+    put("dac_area_m2", "m^2", driver)
     put(
-        "shift_j_per_bit", circuits.add_j_per_bit(factor), "J",
-        f"an adder of its width: {_NO_FIGURE}",
+        "line_pitch_m", "m",
+        "twice the node's narrowest wire" if pitch_nm is None else "the chip's wires",
     )
-    put("float_add_j", circuits.float_add_j(factor), "J", scaled)
-    put("float_multiply_j", circuits.float_multiply_j(factor), "J", scaled)
-    for name, size in (
-        ("buffer_j_per_bit", _SMALLEST_MEMORY_BYTES), ("state_j_per_bit", state_bytes),
-        ("weight_j_per_bit", weight_bytes),
-    ):
-        size = max(size, _SMALLEST_MEMORY_BYTES)
-        put(
-            name, circuits.sram_j_per_bit(size, factor), "J",
-            f"SRAM of {size / 1024:.4g} KB, {scaled}",
-        )
+    for name in ("add_j_per_bit", "multiply_j_per_bit2", "float_add_j", "float_multiply_j"):
+        put(name, "J", scaled)
+    put("shift_j_per_bit", "J", f"an adder of its width: {_NO_FIGURE}")
+    sizes = {"buffer": 0.0, "state": state_bytes, "weight": weight_bytes}
+    for name, size in sizes.items():
+        kilobytes = max(size, SMALLEST_MEMORY_BYTES) / 1024
+        put(f"{name}_j_per_bit", "J", f"SRAM of {kilobytes:.4g} KB, {scaled}")
     put(
-        "memory_area_m2_per_bit", circuits.sram_area_m2_per_bit(node), "m^2",
+        "memory_area_m2_per_bit", "m^2",
         "Mistry et al. 2007, doi:10.1109/IEDM.2007.4418914, times the node's square",
     )
     usual = type(given)()

@@ -22,17 +22,30 @@ def _si(value: Any, *, kind: str) -> Any:
         raise ValueError(f"{error.found}; {error.do}") from None
 
 
-def _quantity(kind: str) -> Any:
+def quantity(kind: str) -> Any:
+    """Return the annotation of a field that also takes text with a unit of `kind`."""
     return BeforeValidator(partial(_si, kind=kind))
 
 
-Siemens = Annotated[float, _quantity("conductance"), Field(allow_inf_nan=False)]
-PositiveSiemens = Annotated[float, _quantity("conductance"), Field(gt=0, allow_inf_nan=False)]
-Seconds = Annotated[float, _quantity("time"), Field(allow_inf_nan=False)]
-PositiveSeconds = Annotated[float, _quantity("time"), Field(gt=0, allow_inf_nan=False)]
-Ohms = Annotated[float, _quantity("resistance"), Field(ge=0, allow_inf_nan=False)]
-Volts = Annotated[float, _quantity("voltage"), Field(allow_inf_nan=False)]
-Kelvin = Annotated[float, _quantity("temperature"), Field(gt=0, le=2000, allow_inf_nan=False)]
+def nanometres(value: Any) -> Any:
+    """Return text with a unit of length in nanometres, anything else as it is."""
+    if not isinstance(value, str) or not value.strip()[-1:].isalpha():
+        return value
+    try:
+        # rounded to a millionth, so that 45 nm are 45
+        return round(1e9 * _si(value, kind="length"), 6)
+    except ValueError:
+        raise ValueError("it is no length; write a number of nm, or '45nm', say") from None
+
+
+Siemens = Annotated[float, quantity("conductance"), Field(allow_inf_nan=False)]
+PositiveSiemens = Annotated[float, quantity("conductance"), Field(gt=0, allow_inf_nan=False)]
+Seconds = Annotated[float, quantity("time"), Field(allow_inf_nan=False)]
+PositiveSeconds = Annotated[float, quantity("time"), Field(gt=0, allow_inf_nan=False)]
+Ohms = Annotated[float, quantity("resistance"), Field(ge=0, allow_inf_nan=False)]
+Volts = Annotated[float, quantity("voltage"), Field(allow_inf_nan=False)]
+Nanometres = Annotated[float, BeforeValidator(nanometres), Field(allow_inf_nan=False)]
+Kelvin = Annotated[float, quantity("temperature"), Field(gt=0, le=2000, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Bits = Annotated[int, Field(ge=1, le=16)] | Literal["ideal"]
 

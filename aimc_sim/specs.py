@@ -14,11 +14,12 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from aimc_sim.cards import DeviceSpec, check_temperature
-from aimc_sim.cost_spec import CostSpec
+from aimc_sim.cost_spec import CostSpec, check_prices
 from aimc_sim.errors import InputError, UsageError, nearest
 from aimc_sim.fields import (
     Bits,
     Kelvin,
+    Nanometres,
     Ohms,
     PositiveSiemens,
     Seconds,
@@ -33,7 +34,8 @@ Lsb = Annotated[float, Field(ge=0, le=1 << 21)]  # 64 steps of 1 bit in those of
 Percentile = Annotated[float, Field(gt=0, le=100)]
 PositiveNumber = Annotated[float, Field(gt=0, le=1e6)]
 Steps = tuple[Annotated[float, Field(ge=-(1 << 21), le=1 << 21)], ...]
-# node [nm]: width [nm], aspect ratio and resistivity [ohm m] of the wires of an array
+# node [nm]: width [nm], aspect ratio and resistivity [ohm m] of the wires of an array, those of
+# DNN+NeuroSim (Peng et al. 2021, doi:10.1109/TCAD.2020.3043731)
 _NODES: dict[int, tuple[float, float, float]] = {
     130: (175.0, 1.6, 2.01e-8), 65: (105.0, 1.7, 2.21e-8), 45: (80.0, 1.7, 2.37e-8),
     32: (56.0, 1.8, 2.63e-8), 22: (40.0, 1.9, 2.97e-8), 14: (32.0, 2.0, 3.25e-8),
@@ -217,7 +219,7 @@ class WireSpec(Spec):
     r_wl_ohm: Ohms | None = None
     r_bl_ohm: Ohms | None = None
     node_nm: Literal[130, 65, 45, 32, 22, 14, 7] | None = None
-    pitch_nm: float | None = Field(default=None, gt=0, le=1e5)
+    pitch_nm: Nanometres | None = Field(default=None, gt=0, le=1e5)
     r_driver_ohm: Ohms = 0.0
     r_sense_ohm: Ohms = 0.0
     drive: Literal["left", "both"] = "left"
@@ -353,6 +355,14 @@ class ChipSpec(Spec):
                 f"relaxation of '{self.device.name}' is of kind 'total' and holds the error of "
                 "its own writing, which would count twice; leave [write] out"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _prices_are_near_published_ones(self) -> Self:
+        check_prices(
+            self.costs, self.adc.bits, self.adc.columns_per_adc, self.dac.bits, self.dac.mode,
+            None if self.wires is None else self.wires.pitch_nm,
+        )
         return self
 
     @model_validator(mode="after")

@@ -18,8 +18,18 @@ FACTORS: dict[str, dict[str, float]] = {
     "temperature": {"K": 1.0},
     "voltage": {"V": 1.0, "mV": 1e-3},
     "current": {"A": 1.0, "mA": 1e-3, "uA": 1e-6, "nA": 1e-9},
+    "energy": {
+        "J": 1.0, "mJ": 1e-3, "uJ": 1e-6, "nJ": 1e-9, "pJ": 1e-12, "fJ": 1e-15, "aJ": 1e-18,
+    },
+    "power": {"W": 1.0, "mW": 1e-3, "uW": 1e-6, "nW": 1e-9},
+    "frequency": {"Hz": 1.0, "kHz": 1e3, "MHz": 1e6, "GHz": 1e9},
+    "length": {"m": 1.0, "mm": 1e-3, "um": 1e-6, "nm": 1e-9},
+    "area": {"m2": 1.0, "mm2": 1e-6, "um2": 1e-12, "nm2": 1e-18},
+    "capacitance per length": {"F/m": 1.0, "pF/m": 1e-12, "fF/um": 1e-9},
 }
-_NUMBER_AND_UNIT = re.compile(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([A-Za-zµ]*)\s*")
+_NUMBER_AND_UNIT = re.compile(
+    r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*((?:[A-Za-zµ][A-Za-zµ/]*[2²]?)?)\s*"
+)
 
 
 def parse_quantity(text: str, kind: str) -> float:
@@ -28,7 +38,8 @@ def parse_quantity(text: str, kind: str) -> float:
     Parameters
     ----------
     text : such as ``"25uS"``, ``"1 h"``, ``"0.2V"``; a bare number is SI.
-    kind : time, conductance, resistance, temperature, voltage or current.
+    kind : time, conductance, resistance, temperature, voltage, current, energy, power,
+        frequency, length, area or capacitance per length; a key of `FACTORS`.
 
     Raises
     ------
@@ -43,7 +54,7 @@ def parse_quantity(text: str, kind: str) -> float:
     """
     factors = FACTORS[kind]
     match = _NUMBER_AND_UNIT.fullmatch(text)
-    unit = match.group(2).replace("µ", "u") if match else ""
+    unit = match.group(2).replace("µ", "u").replace("²", "2") if match else ""
     if match is None or (unit and unit not in factors):
         raise UsageError(
             f"read '{text}' as a {kind}",
@@ -58,6 +69,20 @@ def parse_quantity(text: str, kind: str) -> float:
     if not math.isfinite(value):
         raise UsageError(f"read '{text}' as a {kind}", "it is not finite", "write a finite number")
     return value
+
+
+def format_quantity(value: float, kind: str) -> str:
+    """Return a number in the unit of a kind that suits it, as `parse_quantity` reads it.
+
+    Examples
+    --------
+    >>> format_quantity(6.494e-12, "energy"), format_quantity(2.84e-10, "area")
+    ('6.49pJ', '284um2')
+    """
+    factors = sorted(FACTORS[kind].items(), key=lambda item: -item[1])
+    # 0.35um2 and 4420um2 are easier to read than 346000nm2 and 0.00442mm2
+    unit, factor = next((each for each in factors if abs(value) >= 0.3 * each[1]), factors[-1])
+    return f"{float(f'{value / factor:.3g}'):g}{unit}"
 
 
 def format_time(seconds: float) -> str:

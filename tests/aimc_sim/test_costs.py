@@ -38,7 +38,7 @@ def test_slow_adcs_cost_alike_and_fast_ones_more():
 
 @pytest.mark.parametrize("call", [costs.adc_energy_j, costs.adc_area_m2])
 def test_adcs_below_4_bits_are_refused_with_what_to_use_instead(call):
-    with pytest.raises(InputError, match=r"3 effective bits.*from 4 bits on.*adc_j.*0\.226 pJ"):
+    with pytest.raises(InputError, match=r"3 effective bits.*4 bits on.*costs\.adc_j.*'0\.226pJ'"):
         call(3, 100e6, 45)
     with pytest.raises(UsageError, match="positive rate"):
         call(8, 0.0, 45)
@@ -46,9 +46,9 @@ def test_adcs_below_4_bits_are_refused_with_what_to_use_instead(call):
 
 def test_a_chip_of_coarse_adcs_needs_their_figures_and_takes_them():
     coarse = chip(**{"adc.bits": 3})
-    with pytest.raises(InputError, match="adc_j and adc_area_m2"):
+    with pytest.raises(InputError, match=r"costs\.adc_j and costs\.adc_area_m2"):
         costs.constants(coarse)
-    with pytest.raises(InputError, match="adc_j and adc_area_m2"):
+    with pytest.raises(InputError, match=r"costs\.adc_j and costs\.adc_area_m2"):
         costs.constants(coarse.replace(**{"costs.adc_j": 0.2e-12}))
     given = coarse.replace(**{"costs.adc_j": 0.2e-12, "costs.adc_area_m2": 3e-10})
     assert costs.constants(given)["adc_j"] == (0.2e-12, "J", "the chip's file")
@@ -84,7 +84,10 @@ def test_nodes_outside_the_table_are_refused_and_extrapolated_only_on_request():
         ({"costs.node_nm": 180.0}, r"the table of nodes has 130, .*Choose one.*extrapolate_node"),
         ({"costs.node_nm": 40.0}, r"node_nm is 40.*Choose one of them\."),
         ({"costs.node_nm": 5.0, "costs.extrapolate_node": True}, "node_nm is 5"),
-        ({"costs.adc_enob": 3.0}, r"holds from 4 bits on.*Give adc_j and adc_area_m2"),
+        ({"costs.node_nm": -45.0}, r"node_nm is -45, the table of nodes has 130, .* 7 nm"),
+        ({"costs.node_nm": "45 parsec"}, r"node_nm is '45 parsec', the table of nodes has 130, "),
+        ({"costs.node_nm": "coarse"}, r"node_nm is 'coarse', the table of nodes has 130, "),
+        ({"costs.adc_enob": 3.0}, r"holds from 4 bits on.*Set costs\.adc_j and costs\.adc_area_m2"),
     ],
 )
 def test_a_chip_with_costs_outside_their_tables_is_refused(changes, text):
@@ -154,6 +157,75 @@ def test_an_unknown_constant_is_refused_with_the_nearest_name():
         )
     with pytest.raises(InputError, match="adc_leak"):
         chip(**{"costs.adc_leak": 1.5})
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "value"),
+    [
+        ("adc_j", "0.3pJ", 0.3e-12), ("adc_j", "3e-13", 3e-13), ("adc_area_m2", "284um2", 284e-12),
+        ("adc_area_m2", "284 um²", 284e-12), ("adc_hz", "100MHz", 1e8), ("dac_j", "30 fJ", 30e-15),
+        ("line_f_per_m", "0.3fF/um", 0.3e-9), ("line_pitch_m", "500nm", 5e-7),
+        ("float_add_j", "1pJ", 1e-12), ("state_j_per_bit", "120fJ", 120e-15),
+        ("memory_area_m2_per_bit", "0.3um2", 0.3e-12), ("leak_w", "2mW", 2e-3),
+        ("read_v", "300mV", 0.3), ("read_s", "50ns", 50e-9), ("node_nm", "28nm", 28.0),
+        ("node_nm", "28", 28.0),
+    ],
+)  # fmt: skip
+def test_constants_are_read_from_text_with_a_unit_to_the_last_bit(field, text, value):
+    assert getattr(chip(**{f"costs.{field}": text}).costs, field) == value
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "units"),
+    [
+        ("adc_j", "0.3 parsec", "one of J, mJ, uJ, nJ, pJ, fJ"), ("adc_j", "3pF", "pJ, fJ"),
+        ("adc_area_m2", "284 um", "one of m2, mm2, um2"), ("adc_hz", "1 s", "one of Hz, kHz"),
+        ("line_f_per_m", "3 fF", "one of F/m"), ("leak_w", "1 J", "one of W, mW"),
+        ("read_v", "1 A", "one of V, mV"),
+    ],
+)  # fmt: skip
+def test_a_unit_of_another_kind_is_refused_with_those_of_the_constant(field, text, units):
+    with pytest.raises(InputError, match=rf"Field 'costs\.{field}'.*got {text}.*{units}"):
+        chip(**{f"costs.{field}": text})
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        (
+            "adc_j", 0.3,
+            r"'costs\.adc_j' is 0\.3, 9e\+10 times the 3\.25pJ that is published.*'3\.25pJ'",
+        ),
+        ("adc_j", 1e-17, r"e-0[4-9] times"), ("adc_area_m2", 284.0, r"um2 that is published"),
+        ("dac_j", 3.0, "fJ that is|pJ that is"), ("read_s", 100.0, "1e\\+09 times the 100ns"),
+        ("adc_hz", 100.0, "1e-05 times the 10MHz"), ("line_f_per_m", 0.2, "200pF/m that is"),
+        ("float_multiply_j", 3.7, "times the 2.92pJ"), ("memory_area_m2_per_bit", 0.3, "um2 that"),
+        ("line_pitch_m", 160.0, "times the 160nm"),
+    ],
+)  # fmt: skip
+def test_a_constant_that_forgot_its_prefix_is_refused_beside_the_published_one(
+    field, value, message
+):
+    with pytest.raises(InputError, match=message) as error:
+        chip(**{f"costs.{field}": value})
+    assert "write text with a unit" in error.value.do
+
+
+def test_how_far_a_constant_may_lie_is_counted_from_that_of_its_own_chip():
+    fast, slow = (chip(**{"costs.node_nm": node}) for node in (7.0, 130.0))
+    usual = [costs.constants(spec)["adc_j"].value for spec in (fast, slow)]
+    for spec, value in zip((fast, slow), usual, strict=True):
+        for factor in (0.0, 1.1e-4, 0.9e4):
+            given = spec.replace(**{"costs.adc_j": factor * value})
+            assert costs.constants(given)["adc_j"].value == factor * value
+        for factor in (0.9e-4, 1.1e4):
+            with pytest.raises(InputError, match="times the"):
+                spec.replace(**{"costs.adc_j": factor * value})
+    # of an ADC without a regression, and of an ideal one, that of the last bit and of 8 bits
+    with pytest.raises(InputError, match="times the"):
+        chip(**{"adc.bits": 3, "costs.adc_j": 0.3})
+    with pytest.raises(InputError, match="times the"):
+        aimc.ChipSpec.preset("ideal").replace(**{"costs.adc_j": 0.3})
 
 
 def test_costs_of_a_chip_survive_the_file(tmp_path):

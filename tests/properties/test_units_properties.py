@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aimc_sim.errors import UsageError
-from aimc_sim.units import FACTORS, format_time, parse_quantity
+from aimc_sim.units import FACTORS, format_quantity, format_time, parse_quantity
 
 FIXED = settings(derandomize=True, deadline=None, database=None)
 UNITS = [(kind, unit) for kind, factors in FACTORS.items() for unit in factors]
@@ -22,6 +22,8 @@ def test_the_units_of_the_contract_are_all_there():
     assert set(FACTORS["resistance"]) == {"ohm", "kohm"}
     assert set(FACTORS["voltage"]) == {"V", "mV"}
     assert set(FACTORS["current"]) == {"A", "mA", "uA", "nA"}
+    assert set(FACTORS["energy"]) == {"J", "mJ", "uJ", "nJ", "pJ", "fJ", "aJ"}
+    assert set(FACTORS["area"]) == {"m2", "mm2", "um2", "nm2"}
     assert FACTORS["time"]["y"] == 365 * 86400
 
 
@@ -72,6 +74,13 @@ def test_a_number_beyond_all_floats_is_refused():
 
 def test_micro_may_be_written_as_the_sign():
     assert parse_quantity("25\N{MICRO SIGN}S", "conductance") == 25e-6
+
+
+@FIXED
+@given(kind=st.sampled_from(sorted(FACTORS)), value=st.floats(1e-15, 1e10))
+def test_a_quantity_as_a_person_writes_it_reads_back_to_three_digits(kind, value):
+    text = format_quantity(value, kind)
+    assert math.isclose(parse_quantity(text, kind), value, rel_tol=5.1e-3), text
 
 
 @FIXED

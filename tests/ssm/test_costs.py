@@ -33,13 +33,14 @@ def put(spec=CHIP, form="leapfrog", decay="tile", model=MODEL, **options):
 
 @pytest.mark.parametrize(("form", "decay"), FORMS)
 def test_conversions_and_drives_are_those_counted_by_hand(form, decay):
-    """12 modes and 4 heads a layer, 8 mixing columns; nothing else costs here."""
+    """12 modes and 4 heads a layer, 8 mixing columns; nothing else costs here. In nJ."""
     free = {f"costs.{name}": 0.0 for name in (
         "adc_leak", "line_f_per_m", "add_j_per_bit", "multiply_j_per_bit2", "shift_j_per_bit",
         "buffer_j_per_bit", "state_j_per_bit", "weight_j_per_bit",
     )}
-    d = put(CHIP.replace(**free, **{"costs.adc_j": 1.0, "costs.dac_j": 1e-3}), form, decay)
-    found = cost_inference(d, 5).costs.by("layer", "part", "kind")
+    d = put(CHIP.replace(**free, **{"costs.adc_j": 1e-9, "costs.dac_j": 1e-12}), form, decay)
+    costs = cost_inference(d, 5).costs.times(1e9)
+    found = costs.by("layer", "part", "kind")
     converted = {"leapfrog": 4, "delta": 2, "direct": 2, "digital": 0}[form]
     driven = {"leapfrog": 3, "delta": 2, "direct": 2, "digital": 0}[form]
     if decay == "digital":
@@ -54,8 +55,8 @@ def test_conversions_and_drives_are_those_counted_by_hand(form, decay):
     assert found["encoder ADC"] == pytest.approx(5 * 4)
     assert found["decoder ADC"] == pytest.approx(3)
     events = d.conversions()
-    adc_j = cost_inference(d, 5).costs.by("kind")["ADC"]
-    assert adc_j == pytest.approx(5 * events["per_step"] + events["at_end"])
+    adc_nj = costs.by("kind")["ADC"]
+    assert adc_nj == pytest.approx(5 * events["per_step"] + events["at_end"])
 
 
 @pytest.mark.parametrize("layout", ["packed", "head"])
@@ -243,13 +244,15 @@ def test_the_digital_twin_is_counted_by_hand():
         "add_j_per_bit", "multiply_j_per_bit2", "float_add_j", "buffer_j_per_bit",
         "state_j_per_bit", "weight_j_per_bit",
     )}
-    d = put(CHIP.replace(**only, **{"costs.float_multiply_j": 1.0}))
+    d = put(CHIP.replace(**only, **{"costs.float_multiply_j": 1e-9}))
     layer = 4 * 12 + (24 + 4) + 4 * 8 + 4 * (1 + 2 + 3)
-    assert cost_digital(d, 10, "fp32").energy_j == pytest.approx(10 * (4 + 2 * layer) + 12)
+    assert 1e9 * cost_digital(d, 10, "fp32").energy_j == pytest.approx(10 * (4 + 2 * layer) + 12)
     only.pop("costs.multiply_j_per_bit2")
-    d = put(CHIP.replace(**only, **{"costs.multiply_j_per_bit2": 1.0, "costs.float_multiply_j": 0}))
+    own = {"costs.multiply_j_per_bit2": 1e-12, "costs.float_multiply_j": 0}
+    d = put(CHIP.replace(**only, **own))
     layer = 8 * 16 * (4 * 12 + 28) + 64 * (4 * 8 + 4 * 6)
-    assert cost_digital(d, 10, "int8").energy_j == pytest.approx(10 * (64 * 4 + 2 * layer) + 768)
+    found_pj = 1e12 * cost_digital(d, 10, "int8").energy_j
+    assert found_pj == pytest.approx(10 * (64 * 4 + 2 * layer) + 768)
 
 
 @pytest.mark.parametrize(("form", "decay"), FORMS)
@@ -277,7 +280,7 @@ def test_every_deployment_ends_with_a_verdict_on_a(form, decay):
 
 
 def test_a_verdict_names_the_cheaper_one():
-    dear = put(CHIP.replace(**{"costs.multiply_j_per_bit2": 1e-9}))
+    dear = put(CHIP.replace(**{"costs.multiply_j_per_bit2": 2e-11}))
     assert "A on tiles is" in str(judge(dear, cost_inference(dear, 5), 5))
     assert "digital A is" in str(judge(put(), cost_inference(put(), 5), 5))
 
@@ -308,9 +311,10 @@ def test_a_verdict_is_written_without_exponents():
 
 def test_decay_in_logic_reads_one_number_a_mode_from_memory():
     """24 modes of 8 bits a step, and nothing of A where all of it lies on tiles."""
-    free = CHIP.replace(**{"costs.weight_j_per_bit": 1.0})
-    assert cost_inference(put(free, decay="digital"), 5).costs.by("kind")["weights"] == 5 * 24 * 8
-    assert "weights" not in cost_inference(put(free), 5).costs.by("kind")
+    chip = CHIP.replace(**{"costs.weight_j_per_bit": 1e-12})
+    found = cost_inference(put(chip, decay="digital"), 5).costs.by("kind")
+    assert found["weights"] == pytest.approx(5 * 24 * 8e-12, rel=1e-12)
+    assert "weights" not in cost_inference(put(chip), 5).costs.by("kind")
 
 
 def test_a_verdict_says_why_a_does_not_go_onto_tiles():

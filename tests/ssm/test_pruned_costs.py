@@ -86,10 +86,10 @@ def test_conversions_and_drives_are_those_of_modes_that_are_there(name, form, de
         "buffer_j_per_bit", "state_j_per_bit", "weight_j_per_bit",
     )}
     model = PRUNED[name]
-    chip = CHIP.replace(**free, **{"costs.adc_j": 1.0, "costs.dac_j": 1e-3})
+    chip = CHIP.replace(**free, **{"costs.adc_j": 1e-9, "costs.dac_j": 1e-12})
     d = deploy(model, chip, form, decay=decay, calibrate=X)
-    inference = cost_inference(d, 5)
-    found = inference.costs.by("layer", "part", "kind")
+    costs = cost_inference(d, 5).costs.times(1e9)  # in nJ
+    found = costs.by("layer", "part", "kind")
     for k, layer in enumerate(model.layers):
         pairs, alone, columns, rows = count(layer)
         of_pair, of_real = OF_A[form, decay]
@@ -101,8 +101,8 @@ def test_conversions_and_drives_are_those_of_modes_that_are_there(name, form, de
         assert found[f"layer {k} mixing ADC"] == pytest.approx(5 * layer.mix_weight.shape[1])
         assert found[f"layer {k} mixing DAC"] == pytest.approx(5e-3 * rows)
     events = d.conversions()
-    adc_j = inference.costs.by("kind")["ADC"]
-    assert adc_j == pytest.approx(5 * events["per_step"] + events["at_end"])
+    adc_nj = costs.by("kind")["ADC"]
+    assert adc_nj == pytest.approx(5 * events["per_step"] + events["at_end"])
 
 
 @pytest.mark.parametrize(("form", "decay"), FORMS)
@@ -183,14 +183,14 @@ def test_the_digital_twin_of_a_pruned_model_is_counted_by_hand(name):
         "state_j_per_bit", "weight_j_per_bit",
     )}
     model = PRUNED[name]
-    d = deploy(model, CHIP.replace(**only, **{"costs.float_multiply_j": 1.0}), calibrate=X)
+    d = deploy(model, CHIP.replace(**only, **{"costs.float_multiply_j": 1e-9}), calibrate=X)
     heads, n_mix, expected = model.n_heads, model.layers[0].mix_weight.shape[1], 0
     for layer in model.layers:
         pairs, alone, columns, rows = count(layer)
         expected += 4 * pairs + alone + 2 * pairs + alone + columns + rows * n_mix
         expected += heads * (1 + 2 + 3)
     expected = 10 * (heads + expected) + heads * model.n_classes
-    assert cost_digital(d, 10, "fp32").energy_j == pytest.approx(expected)
+    assert 1e9 * cost_digital(d, 10, "fp32").energy_j == pytest.approx(expected)
 
 
 def test_b_takes_bits_where_it_is_not_folded_into_c():
