@@ -6,7 +6,15 @@ import re
 from functools import partial
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_core import ErrorDetails
 
 from aimc_sim.errors import AimcError, InputError, UsageError, nearest
@@ -55,6 +63,15 @@ class Spec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse true and false but where a field is one of them: Python takes true for 1."""
+        kind = cls.model_fields[info.field_name or ""].annotation
+        if kind is not bool and kind is not Any and _has_truth(value):
+            raise ValueError("it is true or false, which is no number; give a value of its kind")
+        return value
+
     def replace(self, **changes: Any) -> Self:
         """Return a copy with fields changed and all checks made again.
 
@@ -73,6 +90,12 @@ class Spec(BaseModel):
                 raise _unknown_field(name, last, list(target))
             target[last] = value.model_dump() if isinstance(value, BaseModel) else value
         return validated(type(self), data, f"replace {', '.join(changes)}")
+
+
+def _has_truth(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return any(map(_has_truth, value))
+    return isinstance(value, bool)
 
 
 AnySpec = TypeVar("AnySpec", bound=Spec)

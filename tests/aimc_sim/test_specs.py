@@ -266,6 +266,30 @@ def test_a_wrong_value_comes_with_what_to_do_about_it(changes, message):
         ChipSpec.preset("pcm-nandakumar2019").replace(**changes)
 
 
+@pytest.mark.parametrize(
+    "field",
+    [
+        "adc.bits", "dac.bits", "adc.range", "dac.inl_lsb", "state_bits", "levels", "single_cells",
+        "step_period_s", "tile.rows", "device.g_max_s", "costs.adc_leak", "costs.node_nm",
+        "costs.logic_bits", "max_tiles", "compensation_reads", "adc.gain_sigma", "temperature_k",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("value", [True, False])
+def test_true_and_false_are_no_numbers(field, value):
+    value = (0.1, value) if field.endswith("inl_lsb") else value
+    with pytest.raises(InputError, match=rf"Field '{field}': it is true or false"):
+        ChipSpec.preset("pcm-nandakumar2019").replace(**{field: value})
+
+
+def test_true_in_a_file_is_no_number_but_answers_where_it_is_asked_for():
+    with pytest.raises(InputError, match=r"Field 'adc\.bits': it is true or false, which is no n"):
+        chip(MINIMAL + "[adc]\nbits = true\n")
+    with pytest.raises(InputError, match=r"sigma\.polynomial': it is true or false"):
+        chip(MINIMAL + "[device.read_noise]\nsigma = { polynomial = [true] }\n")
+    spec = chip(MINIMAL + "[costs]\npipeline = false\n")
+    assert spec.costs.pipeline is False
+
+
 def test_a_temperature_may_have_its_unit():
     spec = ChipSpec.preset("pcm-nandakumar2019").replace(temperature_k="300 K")
     assert spec.temperature_k == 300.0
