@@ -15,6 +15,7 @@ from aimc_sim.costs import Costs, Events, constants, price
 from aimc_sim.errors import AimcError
 from ssm.complexity import WEIGHT_BITS, bits_in_logic, stored_bits, weight_counts
 from ssm.costs import Inference, activation_operations, cost_inference, state_in_logic
+from ssm.drives import measured_drives
 from ssm.places import has_column, has_rows, kinds
 from ssm.ranges import register_bits
 
@@ -31,6 +32,7 @@ class Verdict:
     """Energy of A a step, as it was deployed or would be on tiles, and in digital logic [J].
 
     analog_j : None where A does not fit the chip; then `refusal` says why. form : of A on tiles.
+    assumed : its drives are from no signal, but spread evenly over their ranges.
     """
 
     analog_j: float | None
@@ -39,6 +41,7 @@ class Verdict:
     a_bits: int
     state_bits: int
     refusal: str = ""
+    assumed: bool = False
 
     def __str__(self) -> str:
         digital = (
@@ -54,9 +57,10 @@ class Verdict:
         ratio = high / low if low else math.inf
         # two digits, without an exponent
         times = f"{ratio:.2g}" if ratio < 99.5 else f"{ratio:.0f}"
+        assumed = "; drives of the rows of A are assumed, not measured" if self.assumed else ""
         return (
             f"A on tiles ({self.form}) costs {with_prefix(first, 'J')} a step, {digital}: "
-            f"{winner} is {times} times cheaper"
+            f"{winner} is {times} times cheaper{assumed}"
         )
 
 
@@ -64,8 +68,8 @@ def judge(d: Deployment, found: Inference, n_steps: int) -> Verdict:
     """Return what A costs a step on tiles and in logic, leakage while it runs included.
 
     found : costs of a sequence of n_steps. Of a deployment with A in logic, A on tiles is that of
-    the leapfrog form with decay on tiles, inputs spread evenly over their ranges. Poles in logic
-    lie in one memory with whatever other weights are in logic.
+    its `counterpart`, with drives measured where those of `found` are. Poles in logic lie in one
+    memory with whatever other weights are in logic.
     """
     held = register_bits(d.spec, d.model)
     state_bits = held if isinstance(held, int) else 32
@@ -82,21 +86,31 @@ def judge(d: Deployment, found: Inference, n_steps: int) -> Verdict:
         analog_j = found.costs.by("part")["A"] / n_steps
         if d.form == "leapfrog":
             form += f", decay {'on tiles' if d.decay == 'tile' else 'digital'}"
-        return Verdict(analog_j, digital_j, form, a_bits, state_bits)
-    from ssm.deploy import deploy
-
+        return Verdict(analog_j, digital_j, form, a_bits, state_bits, assumed=found.assumed)
     form = "leapfrog, decay on tiles"
     try:
-        # what it warns of belongs to a chip that nobody asked for
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            other = deploy(
-                d.model, d.spec, "leapfrog", calibrate=d.signal[:1, :1], digital=d.digital
-            )
-        analog_j = cost_inference(other, n_steps).costs.by("part")["A"] / n_steps
+        other = counterpart(d)
+        drives = None if found.assumed else measured_drives(other)
+        analog_j = cost_inference(other, n_steps, drives=drives).costs.by("part")["A"] / n_steps
     except AimcError as error:
         return Verdict(None, digital_j, form, a_bits, state_bits, error.found)
-    return Verdict(analog_j, digital_j, form, a_bits, state_bits)
+    return Verdict(analog_j, digital_j, form, a_bits, state_bits, assumed=found.assumed)
+
+
+def counterpart(d: Deployment) -> Deployment:
+    """Return the same model on the same chip with A in logic, or if it is there, on tiles.
+
+    On tiles in leapfrog form, its decay too. Errors: those of `ssm.deploy`.
+    """
+    from ssm.deploy import deploy
+
+    # what it warns of belongs to a chip that nobody asked for
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return deploy(
+            d.model, d.spec, "leapfrog" if d.form == "digital" else "digital",
+            calibrate=d.signal, digital=d.digital,
+        )
 
 
 def cost_digital(d: Deployment, n_steps: int, number: Number) -> Costs:

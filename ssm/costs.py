@@ -52,7 +52,8 @@ class Inference:
     """Costs of one sequence on one chip.
 
     costs : energy part by part, and latency. step_s : time between two steps. area_m2 : by kind.
-    constants : every constant used, with its source. drives : what the rows' drives come from.
+    constants : every constant used, with its source. drives : what the rows' drives come from;
+    assumed : from no signal.
     """
 
     costs: Costs
@@ -60,6 +61,7 @@ class Inference:
     area_m2: Mapping[str, float]
     constants: Mapping[str, Constant]
     drives: str
+    assumed: bool = False
 
 
 def cost_inference(
@@ -88,7 +90,8 @@ def cost_inference(
     events = [each.times(n_steps) for each in counter.steps()]
     leaks = [each.times(latency_s) for each in counter.leaks()]
     found = price([*events, *once, *leaks], counter.used, latency_s)
-    return Inference(found, step_s, counter.area_m2(), counter.used, counter.drives.source)
+    used = counter.drives
+    return Inference(found, step_s, counter.area_m2(), counter.used, used.source, used.assumed)
 
 
 def drawn_conductances(chip: Chip, aged_s: NDArray[np.floating]) -> NDArray[np.floating]:

@@ -32,7 +32,7 @@ class Drives:
     driven bit by bit the share of ones. inputs (n_in,); per layer accesses (2, 3, K) of A, rows
     p and q (or Re and Im) in the order of accesses, zeros where a row rests or no state is;
     states (2, K) and skips (H,) of C; mixes (H,); decodes (H,). source : where they come from,
-    in words.
+    in words. assumed : no signal was looked at.
     """
 
     inputs: Real
@@ -42,6 +42,7 @@ class Drives:
     mixes: list[Real]
     decodes: Real
     source: str
+    assumed: bool = False
 
 
 def access_rows(form: str, decay: str) -> tuple[tuple[int, ...], ...]:
@@ -62,7 +63,7 @@ def even_drives(d: Deployment) -> Drives:
     return Drives(
         np.full(d.network.n_in, mean), [driven * own[:, None] for own in there],
         [mean * own for own in there], each, each, np.full(heads, mean),
-        "inputs spread evenly over the range of every DAC, an assumption",
+        "inputs spread evenly over the range of every DAC, an assumption", assumed=True,
     )
 
 

@@ -41,13 +41,24 @@ _PROBE_SHAPE = (16, 256)  # sequences, steps
 _SAMPLES = 64
 
 
-def default_signal(model: Model) -> tuple[NDArray[np.float32], str]:
-    """Return calibration signals (n, time, d_input) and a line that says what they are."""
+def task_signal(model: Model) -> tuple[NDArray[np.float32], str] | None:
+    """Return training sequences (n, time, d_input) of the model's task and a line on them.
+
+    None where it names no task of ours, or the data are not there without a download.
+    """
     from ssm import tasks
 
-    if model.task in tasks.task_names() and tasks.is_at_hand(model.task):
-        x = tasks.load_task(model.task).calibration(_SAMPLES)
-        return np.asarray(x, np.float32), f"{len(x)} training sequences of task '{model.task}'"
+    if model.task not in tasks.task_names() or not tasks.is_at_hand(model.task):
+        return None
+    x = tasks.load_task(model.task).calibration(_SAMPLES)
+    return np.asarray(x, np.float32), f"{len(x)} training sequences of task '{model.task}'"
+
+
+def default_signal(model: Model) -> tuple[NDArray[np.float32], str]:
+    """Return calibration signals (n, time, d_input) and a line that says what they are."""
+    known = task_signal(model)
+    if known is not None:
+        return known
     generator = np.random.Generator(np.random.Philox(int(Purpose.PROBE)))
     probe = generator.random((*_PROBE_SHAPE, model.d_input), np.float32)
     return probe, "a fixed probe signal, uniform in [0, 1)"

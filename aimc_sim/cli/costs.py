@@ -9,18 +9,24 @@ from aimc_sim.errors import AimcError
 from aimc_sim.units import format_time
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from ssm.costs import Inference
     from ssm.deploy import Deployment
     from ssm.evaluate import Evaluation
 
 _MAP_STEPS = 1024  # over which a step of `map` is the mean: its start and end do not show
+_COMPARED = 500  # sequences on which A on tiles and A in logic are scored beside each other
 
 
-def add_run_costs(record: dict[str, Any], found: Evaluation, seed: int) -> None:
+def add_run_costs(
+    record: dict[str, Any], found: Evaluation, x: NDArray[np.floating], seed: int
+) -> None:
     """Put what a sequence costs into an `aimc-sim.run/1` record; a note where it is not known.
 
-    Conductances are those of the first chip at the first time, drives those of the error-free
-    model on the calibration signal.
+    x : the sequences that `found` scored, or more of them. Conductances are those of the first
+    chip at the first time, drives those of the error-free model on the calibration signal.
     """
     from ssm.complexity import measure
     from ssm.costs import cost_inference, drawn_conductances
@@ -35,10 +41,11 @@ def add_run_costs(record: dict[str, Any], found: Evaluation, seed: int) -> None:
         inference = cost_inference(
             d, n_steps, drives=measured_drives(d), g_s=drawn_conductances(chip, chip.aged())
         )
-        _put(record, d, inference, n_steps, "sequence", _at_its_accuracy(record))
+        _put(record, d, inference, n_steps, "sequence")
     except AimcError as error:
         _note(record, f"no costs and no verdict on A: {error}")
         return
+    _add_accuracy(record["costs"]["verdict"], found, x, seed)
     writing = record["writing"]
     record["costs"]["writing_j"] = None if writing is None else writing["energy_j"]
     costs = inference.costs
@@ -49,15 +56,17 @@ def add_run_costs(record: dict[str, Any], found: Evaluation, seed: int) -> None:
     }
 
 
-def add_map_costs(record: dict[str, Any], d: Deployment) -> None:
-    """Put what a step costs into an `aimc-sim.map/1` record; a note where it is not known."""
+def add_map_costs(record: dict[str, Any], d: Deployment, *, measured: bool) -> None:
+    """Put what a step costs into an `aimc-sim.map/1` record; a note where it is not known.
+
+    measured : the calibration signal is data, so drives of the rows are measured on it.
+    """
     from ssm.complexity import measure
-    from ssm.costs import cost_inference
 
     record["complexity"] = measure(d.model)
     try:
-        inference = cost_inference(d, _MAP_STEPS)
-        _put(record, d, inference, _MAP_STEPS, "step", "")
+        inference = _cost_of_steps(d, measured=measured)
+        _put(record, d, inference, _MAP_STEPS, "step")
     except AimcError as error:
         _note(record, f"no costs and no verdict on A: {error}")
         return
@@ -66,20 +75,27 @@ def add_map_costs(record: dict[str, Any], d: Deployment) -> None:
     record["energy_breakdown_j"] = {name: each.by(name) for name in ("kind", "part", "layer")}
 
 
-def costs_of_step(d: Deployment) -> tuple[float | None, float | None]:
-    """Return energy [J] and time [s] of a step, in the middle of a sequence; None: not known."""
+def _cost_of_steps(d: Deployment, *, measured: bool) -> Inference:
     from ssm.costs import cost_inference
+    from ssm.drives import measured_drives
 
+    return cost_inference(d, _MAP_STEPS, drives=measured_drives(d) if measured else None)
+
+
+def costs_of_step(d: Deployment, *, measured: bool) -> tuple[float | None, float | None]:
+    """Return energy [J] and time [s] of a step, in the middle of a sequence; None: not known.
+
+    measured : as of `add_map_costs`.
+    """
     try:
-        inference = cost_inference(d, _MAP_STEPS)
+        inference = _cost_of_steps(d, measured=measured)
     except AimcError:
         return None, None
     return inference.costs.energy_j / _MAP_STEPS, inference.step_s
 
 
 def _put(
-    record: dict[str, Any], d: Deployment, inference: Inference, n_steps: int, of: str,
-    accuracy: str,
+    record: dict[str, Any], d: Deployment, inference: Inference, n_steps: int, of: str
 ) -> None:
     from ssm.baseline import digital_twins, judge
 
@@ -99,7 +115,9 @@ def _put(
             "analog_j_per_step": verdict.analog_j,
             "digital_j_per_step": verdict.digital_j,
             "form": verdict.form,
-            "text": str(verdict) + accuracy,
+            "drives_assumed": verdict.assumed,
+            "accuracy": None,
+            "text": str(verdict),
         },
         "drives": inference.drives,
         "constants": [
@@ -123,13 +141,34 @@ def _note(record: dict[str, Any], text: str) -> None:
     notes.insert(first, text)
 
 
-def _at_its_accuracy(record: dict[str, Any]) -> str:
-    """Return the accuracy that the verdict holds for, the chips' at the last time."""
-    scores = record["accuracy"]
-    if scores["float"] is None:
-        return ""
-    last = scores["chip"][-1]
-    return (
-        f", at {100 * last['mean']:.1f} % on chips after {format_time(last['at_s'])}, "
-        f"{100 * scores['quantized']:.1f} % with exact cells"
+def _add_accuracy(
+    verdict: dict[str, Any], found: Evaluation, x: NDArray[np.floating], seed: int
+) -> None:
+    """Put into a verdict how often A on tiles is right and how often A in logic.
+
+    Both on the first chip at the last time and on the same sequences, up to `_COMPARED` of those
+    that were scored. Nothing without labels, or where the other A has no place on the chip.
+    """
+    from ssm.baseline import counterpart
+    from ssm.evaluate import accuracy
+
+    d, at_s = found.deployment, found.times_s[-1]
+    if found.y is None:
+        return
+    y = found.y[:_COMPARED]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            chip = counterpart(d).program(seed=seed).wait(at_s)
+            other = chip.infer(x[: len(y)], engine=found.engine).logits
+    except AimcError:
+        return  # the verdict says already that A does not go onto tiles
+    shares = [float(accuracy(logits, y)) for logits in (found.chip_logits[-1, 0, : len(y)], other)]
+    on_tiles, in_logic = reversed(shares) if d.form == "digital" else shares
+    verdict["accuracy"] = {
+        "analog": on_tiles, "digital": in_logic, "at_s": at_s, "n_samples": len(y)
+    }
+    verdict["text"] += (
+        f"; on one chip after {format_time(at_s)}, A on tiles gets {100 * on_tiles:.1f} % and "
+        f"digital A {100 * in_logic:.1f} % of {len(y)} sequences right"
     )

@@ -35,9 +35,14 @@ from aimc_sim.cli.options import (
 from aimc_sim.cli.outputs import Outputs, as_text
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from aimc_sim.specs import ChipSpec
     from ssm.deploy import Deployment
     from ssm.model import Model
+
+    Signal = tuple[NDArray[np.floating], str]
 
 _CHIPS, _SAMPLES = 4, 16  # that the error of a layout is measured on
 _OF_A_LAYOUT = ("tiles", "devices", "utilisation", "logit_error", "energy_j", "step_s")
@@ -50,11 +55,22 @@ Compare = Annotated[
 ]
 
 
+Calibrate = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE.npz",
+        help="Sequences on which drives of the rows are measured (default: of the model's task, "
+        "where its data are there; else drives are assumed).",
+    ),
+]
+
+
 def map_model(
     context: typer.Context,
     model: ModelFile,
     chip: Chip = None,
     device: Device = None,
+    calibrate: Calibrate = None,
     norm: Norm = None,
     disc: Disc = None,
     pool: Pool = None,
@@ -71,7 +87,7 @@ def map_model(
     choose("--form", form, FORMS)
     choose("--decay", decay, ("tile", "digital"))
     outputs = Outputs(json=json, out=out, force=force)
-    outputs.check([model])
+    outputs.check([path for path in (model, calibrate) if path is not None])
     with one_line_warnings() as warned:
         check_front_end()
         spec = choose_chip(chip, device)
@@ -80,14 +96,17 @@ def map_model(
 
         from ssm.deploy import deploy
 
-        # converter ranges have no say in the placement: one step is signal enough
+        signal = choose_signal(model_as_trained, calibrate)
+        # converter ranges have no say in the placement: without data one step is signal enough
         one_step = np.ones((1, 1, deployed.d_input), np.float32)
-        deployment = deploy(deployed, spec, form, decay=decay, calibrate=one_step)
+        deployment = deploy(
+            deployed, spec, form, decay=decay, calibrate=one_step if signal is None else signal[0]
+        )
         record = make_record(deployment, command_line(context))
-        add_map_costs(record, deployment)
+        add_map_costs(record, deployment, measured=signal is not None)
         if compare:
             record["layouts"], refusals = compare_layouts(
-                model_as_trained, deployed, spec, form, decay
+                model_as_trained, deployed, spec, form, decay, signal
             )
             record["notes"] += refusals
     record["notes"] += warned
@@ -117,6 +136,21 @@ def map_model(
     outputs.show(report.map_report(record, notes=not quiet), text)
 
 
+def choose_signal(model: Model, calibrate: Path | None) -> Signal | None:
+    """Return the sequences that drives are measured on and a line on them; None: no data at hand.
+
+    calibrate : a file of them; None: those of the model's task.
+    """
+    if calibrate is None:
+        from ssm.ranges import task_signal
+
+        return task_signal(model)
+    from aimc_sim.cli.data import read_npz
+
+    x, _ = read_npz(calibrate, model, asked="calibrate with")
+    return x, f"{len(x)} sequences of {calibrate.name}"
+
+
 def write_placement(deployment: Deployment, path: Path) -> None:
     """Write where every rectangle of cells lies, as CSV; `head` is empty where there is none."""
     import csv
@@ -138,18 +172,20 @@ def write_placement(deployment: Deployment, path: Path) -> None:
 
 
 def compare_layouts(
-    trained: Model, deployed: Model, spec: ChipSpec, form: str, decay: str
+    trained: Model, deployed: Model, spec: ChipSpec, form: str, decay: str,
+    known: Signal | None,
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Return a row for each layout, and why one is refused; "head" also with idle cells at g_min.
 
     `logit_error` is the relative rms error of the logits right after programming, over 4 chips
-    and up to 16 calibration sequences; `energy_j` and `step_s` are those of one step.
+    and up to 16 calibration sequences; `energy_j` and `step_s` are those of one step. known : the
+    sequences that set ranges and drives; None: a probe signal, and drives are assumed.
     """
     from aimc_sim.errors import AimcError
     from ssm.evaluate import evaluate
     from ssm.ranges import default_signal
 
-    signal, what = default_signal(trained)
+    signal, what = known or default_signal(trained)
     rows: list[dict[str, Any]] = []
     refusals = [f"errors of layouts: {_CHIPS} chips at 0 s, {min(len(signal), _SAMPLES)} of {what}"]
     kinds = dict.fromkeys(
@@ -160,7 +196,7 @@ def compare_layouts(
         try:
             found = evaluate(
                 trained, spec.replace(layout=name, **{"tile.idle": idle}), signal, form=form,
-                decay=decay, chips=_CHIPS, limit=_SAMPLES, on_chip=deployed,
+                decay=decay, chips=_CHIPS, limit=_SAMPLES, on_chip=deployed, calibrate=signal,
             )
         except AimcError as error:
             refusals.append(f"layout {name}, idle cells {idle}: {error}")
@@ -169,7 +205,8 @@ def compare_layouts(
             layout = found.deployment.layout
             values = (
                 layout.n_tiles, layout.n_used(), layout.utilisation(spec),
-                found.logit_error()[0], *costs_of_step(found.deployment),
+                found.logit_error()[0],
+                *costs_of_step(found.deployment, measured=known is not None),
             )
             row |= dict(zip(_OF_A_LAYOUT, values, strict=True))
         rows.append(row)

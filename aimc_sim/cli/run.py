@@ -166,7 +166,7 @@ def run(
             engine=engine,
         )
         record = make_record(found, trained, used, seed, command_line(context))
-        add_run_costs(record, found, seed)
+        add_run_costs(record, found, used.x, seed)
         if ablate:
             off = vary(found, used.x, seed=seed, on_progress=bar.update, engine=engine)
             record["ablation"] = variation_rows(found, off, "off")

@@ -20,9 +20,9 @@ def test_a_run_tells_what_a_sequence_costs_and_sums_up(run_json):
     assert record["area_m2"] == pytest.approx(sum(costs["area_m2"].values()))
     assert 0 < costs["in_logic_j"]["int8"] < costs["in_logic_j"]["fp32"]
     verdict = costs["verdict"]
-    assert f"{100 * record['accuracy']['chip'][-1]['mean']:.1f} % on chips after 1 h" in (
-        verdict["text"]
-    )
+    on_tiles = verdict["accuracy"]["analog"]
+    assert on_tiles == record["accuracy"]["chip"][-1]["per_chip"][0]
+    assert f"on one chip after 1 h, A on tiles gets {100 * on_tiles:.1f} % and" in verdict["text"]
     cheaper = "A on tiles is"
     if verdict["digital_j_per_step"] < verdict["analog_j_per_step"]:
         cheaper = "digital A is"
@@ -32,6 +32,64 @@ def test_a_run_tells_what_a_sequence_costs_and_sums_up(run_json):
     assert any("the error-free model on 4" in note for note in record["notes"])
     assert record["complexity"]["states"] == 2 * 2 * 4 * 3
     assert costs["writing_j"] is None  # one-shot
+
+
+@pytest.mark.compiled
+def test_each_accuracy_of_a_verdict_is_that_of_a_run_in_that_form(cli, digits_model):
+    ran, verdicts = {}, []
+    for form in ("leapfrog", "digital"):
+        said = cli("run", digits_model, "--form", form, "--chip", "reram-wan2022", "--at", "0s,1d",
+                   "--seed", "4", "--chips", "2", "--limit", "60", "--json", "-")
+        record = json.loads(said.stdout)
+        ran[form] = record["accuracy"]["chip"][-1]["per_chip"][0]
+        verdicts.append(record["costs"]["verdict"])
+    assert ran["leapfrog"] != ran["digital"]
+    for verdict in verdicts:
+        assert verdict["accuracy"] == {
+            "analog": ran["leapfrog"], "digital": ran["digital"], "at_s": 86400.0, "n_samples": 60,
+        }
+        assert verdict["text"].endswith(
+            f"on one chip after 1 d, A on tiles gets {100 * ran['leapfrog']:.1f} % and digital A "
+            f"{100 * ran['digital']:.1f} % of 60 sequences right"
+        )
+        assert not verdict["drives_assumed"] and "assumed" not in verdict["text"]
+
+
+@pytest.mark.compiled
+def test_without_labels_a_verdict_speaks_of_no_accuracy(cli, files):
+    said = cli("run", files / "tiny.pt", "--data", files / "unlabelled.npz", "--at", "0s",
+               "--json", "-")
+    verdict = json.loads(said.stdout)["costs"]["verdict"]
+    assert verdict["accuracy"] is None
+    assert verdict["text"].endswith("times cheaper")
+
+
+@pytest.mark.compiled
+def test_a_map_measures_drives_where_there_are_data_and_else_says_that_it_assumes_them(cli, files):
+    def verdict(*arguments):
+        said = cli("map", files / "tiny.pt", "--chip", "cmo-hfox", "--json", "-", *arguments)
+        return json.loads(said.stdout)["costs"]["verdict"]
+
+    assumed = verdict()
+    assert assumed["drives_assumed"]
+    assert assumed["text"].endswith("drives of the rows of A are assumed, not measured")
+    data = ("--calibrate", files / "data.npz")
+    measured = verdict(*data)
+    assert not measured["drives_assumed"] and "assumed" not in measured["text"]
+    assert measured["analog_j_per_step"] != assumed["analog_j_per_step"]
+    # with A in logic, A on tiles is judged by the same drives
+    digital = verdict("--form", "digital", *data)
+    for name in ("analog_j_per_step", "digital_j_per_step"):
+        assert digital[name] == pytest.approx(measured[name], rel=1e-12)
+    assert verdict("--form", "digital")["drives_assumed"]
+
+
+@pytest.mark.compiled
+def test_a_map_finds_the_data_of_the_models_own_task(cli, digits_model):
+    said = cli("map", digits_model, "--chip", "cmo-hfox", "--json", "-")
+    costs = json.loads(said.stdout)["costs"]
+    assert not costs["verdict"]["drives_assumed"]
+    assert "the error-free model on 4 calibration sequences of 64 steps" in costs["drives"]
 
 
 @pytest.mark.compiled

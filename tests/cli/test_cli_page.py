@@ -202,7 +202,7 @@ def test_of_many_tiles_a_sample_is_shown_and_less_of_it_where_the_page_would_gro
     used = choose_data(model, str(files / "data.npz"), None)
     found = evaluate(model, spec, used.x, used.y, calibrate=used.calibrate)
     record = make_record(found, model, used, 0, "aimc-sim run")
-    add_run_costs(record, found, 0)
+    add_run_costs(record, found, used.x, 0)
     shown = Exhibits(found.deployment.program(seed=0).chip)
     n = found.deployment.layout.n_tiles
     assert n > 6

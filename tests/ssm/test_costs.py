@@ -279,6 +279,18 @@ def test_every_deployment_ends_with_a_verdict_on_a(form, decay):
     assert "times cheaper" in str(verdict)
 
 
+@pytest.mark.parametrize("form", ["leapfrog", "digital"])
+def test_a_verdict_says_where_drives_are_assumed(form):
+    x = np.random.default_rng(2).random((4, 30, 1)).astype(np.float32)
+    d = put(form=form, calibrate=x)
+    assert "are assumed, not measured" in str(judge(d, cost_inference(d, 30), 30))
+    measured = judge(d, cost_inference(d, 30, drives=measured_drives(d)), 30)
+    assert "assumed" not in str(measured)
+    on_tiles = put(calibrate=x)
+    wanted = cost_inference(on_tiles, 30, drives=measured_drives(on_tiles)).costs.by("part")["A"]
+    assert measured.analog_j == pytest.approx(wanted / 30, rel=1e-12)
+
+
 def test_a_verdict_names_the_cheaper_one():
     dear = put(CHIP.replace(**{"costs.multiply_j_per_bit2": 2e-11}))
     assert "A on tiles is" in str(judge(dear, cost_inference(dear, 5), 5))
