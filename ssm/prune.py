@@ -91,8 +91,8 @@ def prune(
         impulse response, skip included, times that of their row of the mixing matrix. With scope
         "global" heads of all layers compete. A pruned head has no modes, no skip and no row; the
         channel through the residual stays.
-    n_steps : balanced: length of the sequences, a time constant beyond which errors of the
-        impulse response hardly count. None: all steps count alike.
+    n_steps : balanced: the horizon, that is the length of the sequences, a time constant beyond
+        which errors of the impulse response hardly count. None: all steps count alike.
 
     Heads may keep different numbers of states: `Layer.mode_weight` is 0 where a head has fewer
     modes than the largest of its layer. A truncated model carries no bits of A, B and C, which
@@ -149,9 +149,12 @@ def _check(
     for what, chosen, known in (("method", method, METHODS), ("scope", scope, SCOPES)):
         if chosen is not None and chosen not in known:
             guess = nearest(chosen, known)
+            hint = f"did you mean '{guess}'? " if guess else ""
+            if chosen == "horizon":
+                hint = "a horizon is balanced with n_steps (--method balanced --steps N); "
             raise UsageError(
                 f"prune with {what} '{chosen}'", f"there is no such {what}",
-                (f"did you mean '{guess}'? " if guess else "") + f"choose {', '.join(known)}",
+                f"{hint}choose {', '.join(known)}",
             )
     if n_steps is not None and (method != "balanced" or n_steps < 1):
         raise UsageError(

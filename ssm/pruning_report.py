@@ -29,15 +29,16 @@ class LayerReport:
     states, heads : before and after. real_poles : after.
     kernel_error : L2 norm of the change of the heads' impulse responses, skip included, over that
         of the responses; of the heads that stay.
-    bound : the same of 2 x the sum of the Hankel values that a head has more than states left:
-        what a balanced truncation to so many states stays within.
+    bound : of a balanced truncation, the same of 2 x the sum of the Hankel values that a head has
+        more than states left: the change stays within it. Above 1 it says nothing. None: pruned
+        by scores, which have no bound.
     """
 
     states: tuple[int, int]
     heads: tuple[int, int]
     real_poles: int
     kernel_error: float
-    bound: float
+    bound: float | None
 
 
 @dataclass(frozen=True)
@@ -73,28 +74,35 @@ class PruningReport:
             f"{states[0]} -> {states[1]} states ({100 * states[1] / states[0]:.1f} %); on "
             f"{self.chip}, form {self.form}: {self.cells[0]} -> {self.cells[1]} cells, "
             f"{self.tiles[0]} -> {self.tiles[1]} tiles",
-            f"bits of A for a rounding error of {ROUNDING:g} in impulse responses: "
+            f"bits of A whose rounding changes impulse responses by {100 * ROUNDING:g} % at most: "
             f"{bits[0]} -> {bits[1]}",
         ]
         for k, layer in enumerate(self.layers):
             lines.append(
                 f"layer {k}: {layer.states[0]} -> {layer.states[1]} states, {layer.real_poles} of "
                 f"them real poles; {layer.heads[0]} -> {layer.heads[1]} heads; impulse responses "
-                f"change by {100 * layer.kernel_error:.3g} %, balanced truncation by at most "
-                f"{100 * layer.bound:.3g} %"
+                f"change by {100 * layer.kernel_error:.3g} %{_bound_text(layer.bound)}"
             )
         return "\n".join(lines)
 
 
+def _bound_text(bound: float | None) -> str:
+    if bound is None:
+        return ""
+    if bound > 1:
+        return "; its bound lies above 100 % and says nothing"
+    return f", by {100 * bound:.3g} % at most for certain"
+
+
 def report_pruning(
     before: Model, after: Model, spec: ChipSpec | None = None, *, form: str = "leapfrog",
-    decay: str = "tile", n_steps: int | None = None,
+    decay: str = "tile", n_steps: int | None = None, method: str = "balanced",
 ) -> PruningReport:
     """Return what changed between a model and its pruned version, before any fine-tuning.
 
     before, after : a model, and what `prune` made of it.
     spec, form, decay : the chip whose cells and tiles are counted (None: the chip "ideal").
-    n_steps : as in `prune`.
+    n_steps, method : as in `prune`.
 
     Errors: UsageError where the two are no models of one shape.
     """
@@ -108,14 +116,16 @@ def report_pruning(
     spec = spec or ChipSpec.preset("ideal")
     was, now = (size_of(model, spec, form, decay) for model in (before, after))
     return PruningReport(
-        layers=tuple(_layer(before, after, k, n_steps) for k in range(before.n_layers)),
+        layers=tuple(_layer(before, after, k, n_steps, method) for k in range(before.n_layers)),
         cells=(was["cells"], now["cells"]), tiles=(was["tiles"], now["tiles"]),
         bits_of_a=(bits_of_a(before, n_steps), bits_of_a(after, n_steps)),
         n_steps=n_steps, chip=spec.name, form=form,
     )
 
 
-def _layer(before: Model, after: Model, k: int, n_steps: int | None) -> LayerReport:
+def _layer(
+    before: Model, after: Model, k: int, n_steps: int | None, method: str
+) -> LayerReport:
     old, new = before.layers[k], after.layers[k]
     stays = has_rows(new)
     error = bound = total = 0.0
@@ -129,7 +139,8 @@ def _layer(before: Model, after: Model, k: int, n_steps: int | None) -> LayerRep
         states=(int(old.mode_weight.sum()), int(new.mode_weight.sum())),
         heads=(int(has_rows(old).sum()), int(stays.sum())),
         real_poles=int((new.mode_weight == 1).sum()),
-        kernel_error=float(np.sqrt(error / scale)), bound=float(np.sqrt(bound / scale)),
+        kernel_error=float(np.sqrt(error / scale)),
+        bound=float(np.sqrt(bound / scale)) if method == "balanced" else None,
     )
 
 

@@ -125,9 +125,10 @@ def shortened(name: str, words: list[str]) -> list[str]:
             at = words.index(option)
             del words[at : at + 2]
         words += [option, value]
-    if "--chips" in words:
-        at = words.index("--chips") + 1
-        words[at] = str(min(2, int(words[at])))
+    for option, most in (("--chips", 2), ("--tune", 1)):
+        if option in words:
+            at = words.index(option) + 1
+            words[at] = str(min(most, int(words[at])))
     return words
 
 

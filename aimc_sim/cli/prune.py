@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -27,18 +28,38 @@ from aimc_sim.cli.options import (
     one_line_warnings,
 )
 from aimc_sim.cli.outputs import Outputs
-from aimc_sim.cli.train import OutModel, Replace, _check_out, _load, _show, _test
+from aimc_sim.cli.train import SCORED, OutModel, Replace, _check_out, _load, _show
 from aimc_sim.errors import UsageError
 
 if TYPE_CHECKING:
+    from aimc_sim.cli.data import RunData
     from ssm.model import Model
 
 METHODS = "magnitude|hinf|last|aire|balanced"
+Method = Annotated[
+    str,
+    typer.Option(
+        metavar=METHODS,
+        help="balanced: every head becomes a smaller system with nearly its impulse response, best "
+        "without training; the others leave out the modes that score lowest.",
+    ),
+]
+Scope = Annotated[
+    str | None,
+    typer.Option(
+        metavar="head|layer|global",
+        help="Within what states compete (default: head; of last and aire global).",
+    ),
+]
+Heads = Annotated[
+    float, typer.Option(help="Share of the heads of every layer that stay (scope global: of all).")
+]
 Steps = Annotated[
     int | None,
     typer.Option(
         "--steps", metavar="N",
-        help="Balanced: length of the sequences; errors after it hardly count (default: all do).",
+        help="The horizon, with --method balanced: length of the sequences, beyond which errors "
+        "hardly count (default: all steps count alike).",
     ),
 ]
 Tune = Annotated[
@@ -47,7 +68,9 @@ Tune = Annotated[
 Data = Annotated[
     str | None,
     typer.Option(
-        metavar="TASK|DATA.npz", help="With --tune: what to train on (default: the model's task)."
+        metavar="TASK|DATA.npz",
+        help="What accuracy is measured on, and what --tune trains on (default: the model's task; "
+        "without --tune only where its data are there without a download).",
     ),
 ]
 
@@ -57,12 +80,9 @@ def prune(
     model: ModelFile,
     out: OutModel,
     keep: Annotated[float, typer.Option(help="Share of the real states that stay.")] = 0.5,
-    method: Annotated[str, typer.Option(metavar=METHODS, help="What is left out.")] = "balanced",
-    scope: Annotated[
-        str | None,
-        typer.Option(metavar="head|layer|global", help="Within what states compete."),
-    ] = None,
-    heads: Annotated[float, typer.Option(help="Share of the heads that stay.")] = 1.0,
+    method: Method = "balanced",
+    scope: Scope = None,
+    heads: Heads = 1.0,
     steps: Steps = None,
     tune: Tune = 0,
     data: Data = None,
@@ -86,8 +106,6 @@ def prune(
     outputs.check([model])
     check_front_end()
     _check_out(out, model, force)
-    if data is not None and not tune:
-        raise UsageError(f"prune with --data {data}", "there is no --tune", "add --tune 3, say")
     with one_line_warnings():
         spec = choose_chip(chip, device)
         trained, _ = load_models(model, norm, disc, pool, None)
@@ -101,12 +119,17 @@ def prune(
                 "say on what: --data TASK or --data FILE.npz",
             )
         examples = _load(str(task)) if tune else None
+        test = find_test(trained, task if tune else data)
         pruned = prune_model(trained, keep, method=method, scope=scope, heads=heads, n_steps=steps)
-        found = report_pruning(trained, pruned, spec, form=form, decay=decay, n_steps=steps)
-        tested = ""
+        found = report_pruning(
+            trained, pruned, spec, form=form, decay=decay, n_steps=steps, method=method
+        )
+        models = {"before": trained, "pruned": pruned}
         if examples is not None:
-            pruned = _tuned(pruned, examples, tune, lr, seed)
-            tested = _test(pruned, examples)
+            models["tuned"] = pruned = _tuned(pruned, examples, tune, lr, seed)
+        accuracy = None if test is None else measure_accuracy(models, test)
+        if accuracy is not None and isinstance(examples, tuple):  # a file has no test part
+            accuracy["data"] += ", which it was trained on"
     from ssm.checkpoint import save
 
     save(pruned.replace(name=out.stem), out)
@@ -117,10 +140,47 @@ def prune(
     record = {
         "schema": "aimc-sim.prune/1", "version": __version__, "command": command_line(context),
         "model": trained.name, "method": method, "keep": keep, "heads_kept": heads,
-        "tuned_epochs": tune, **found.record(),
+        "tuned_epochs": tune, "accuracy": accuracy, **found.record(),
     }
-    outputs.show(Text(f"{found}\n{out}: {pruned.n_parameters} parameters{tested}"),
-                 report.to_json(record))
+    lines = f"{found}\n{accuracy_text(accuracy)}\n{out}: {pruned.n_parameters} parameters"
+    outputs.show(Text(lines), report.to_json(record))
+
+
+def find_test(model: Model, data: str | None) -> RunData | None:
+    """Return labelled sequences to score a model on; None where there are none at hand.
+
+    data : a file or task; None: the model's own task, where its data need no download.
+    """
+    from aimc_sim.cli.data import choose_data
+    from ssm.tasks import is_at_hand, task_names
+
+    if data is None and (model.task not in task_names() or not is_at_hand(str(model.task))):
+        return None
+    found = choose_data(model, data, None)
+    return None if found.y is None else found
+
+
+def measure_accuracy(models: Mapping[str, Model], test: RunData) -> dict[str, Any]:
+    """Return the share of right answers of every model in float, and on what it was measured."""
+    x, y = test.x[:SCORED], test.y[:SCORED] if test.y is not None else None
+    shares = {
+        name: float((model.logits(x).argmax(axis=1) == y).mean()) for name, model in models.items()
+    }
+    return {"before": None, "pruned": None, "tuned": None, **shares, "n_samples": len(x),
+            "data": test.name}
+
+
+def accuracy_text(accuracy: Mapping[str, Any] | None) -> str:
+    """Return the line on accuracies of a pruning."""
+    if accuracy is None:
+        return (
+            "accuracy not measured: no labelled data of the model's task are at hand (give --data "
+            "TASK or --data FILE.npz)"
+        )
+    said = f"accuracy in float {100 * accuracy['before']:.2f} % -> {100 * accuracy['pruned']:.2f} %"
+    if accuracy["tuned"] is not None:
+        said += f", {100 * accuracy['tuned']:.2f} % after training further"
+    return f"{said}, of {accuracy['n_samples']} sequences of {accuracy['data']}"
 
 
 def _tuned(model: Model, examples: Any, epochs: int, lr: float, seed: int) -> Model:

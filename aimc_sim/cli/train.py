@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ssm.model import Model
     from ssm.tasks import Task
 
-_SCORED = 1000  # test sequences of a task on which models are scored
+SCORED = 1000  # test sequences of a task on which models are scored
 
 Data = Annotated[
     str,
@@ -327,7 +327,7 @@ def _train_further(
     bits = None if precision is None else Precision.parse(precision)
     if common["form"] is None and bits is not None and bits.state is not None:
         common["form"] = "digital"
-    scored = (task.x_test[:_SCORED], task.y_test[:_SCORED]) if isinstance(task, Task) else None
+    scored = (task.x_test[:SCORED], task.y_test[:SCORED]) if isinstance(task, Task) else None
     return fine_tune(
         load(path), task, precision=bits, chip=None if chip is None else load_chip(chip),
         at_s=parse_quantity(at, "time"), lr=lr, validate=scored, **common,
@@ -384,7 +384,7 @@ def _test(model: Model, task: Any) -> str:
 
     if not isinstance(task, Task):
         return ""
-    x, y = task.x_test[:_SCORED], task.y_test[:_SCORED]
+    x, y = task.x_test[:SCORED], task.y_test[:SCORED]
     share = float((model.logits(x).argmax(axis=1) == y).mean())
     return f"; {100 * share:.2f} % of {len(y)} test sequences, states and activations in float"
 

@@ -55,6 +55,55 @@ def test_pruning_and_training_further_keep_the_states(cli, files):
     assert "heads" in alone.stdout
 
 
+def test_accuracy_before_and_after_is_told_where_there_are_labelled_data(cli, files):
+    path = files / "data.npz"
+    said = cli("prune", files / "tiny.pt", "--keep", "0.3", "--data", path, "--out", "m.pt",
+               "--json", "r.json")
+    found = json.loads(Path("r.json").read_text("utf-8"))["accuracy"]
+    with np.load(path) as file:
+        x, y = file["x"], file["y"]
+    for name, model in (("before", files / "tiny.pt"), ("pruned", "m.pt")):
+        assert found[name] == (ssm.load(model).logits(x).argmax(axis=1) == y).mean()
+    assert found["before"] == 0.9 and found["tuned"] is None
+    assert (
+        f"accuracy in float 90.00 % -> {100 * found['pruned']:.2f} %, of 20 sequences of data.npz"
+        in said.stdout
+    )
+    said = cli("prune", files / "tiny.pt", "--keep", "0.3", "--data", path, "--tune", "1",
+               "--out", "t.pt", "--json", "t.json")
+    tuned = json.loads(Path("t.json").read_text("utf-8"))["accuracy"]
+    assert tuned["pruned"] == found["pruned"]
+    assert tuned["tuned"] == (ssm.load("t.pt").logits(x).argmax(axis=1) == y).mean()
+    assert "after training further" in said.stdout and "which it was trained on" in said.stdout
+
+
+def test_without_data_accuracy_is_said_not_to_be_measured(cli, files):
+    said = cli("prune", files / "tiny.pt", "--out", "m.pt", "--json", "r.json")
+    assert "accuracy not measured" in said.stdout and "--data" in said.stdout
+    assert json.loads(Path("r.json").read_text("utf-8"))["accuracy"] is None
+    cli("prune", files / "tiny.pt", "--out", "n.pt", "--data", files / "unlabelled.npz")
+
+
+def test_a_models_own_task_is_found(cli, digits_model):
+    said = cli("prune", digits_model, "--keep", "0.75", "--out", "m.pt")
+    assert "of 359 sequences of task 'digits' (test split)" in said.stdout
+
+
+def test_scores_have_no_bound_and_a_bound_above_all_says_so(cli, files):
+    by_score = cli("prune", files / "tiny.pt", "--method", "hinf", "--out", "a.pt", "--json",
+                   "a.json")
+    assert "bound" not in by_score.stdout and "for certain" not in by_score.stdout
+    layers = json.loads(Path("a.json").read_text("utf-8"))["layers"]
+    assert all(layer["bound"] is None for layer in layers)
+    balanced = cli("prune", files / "tiny.pt", "--keep", "0.3", "--out", "b.pt", "--json", "b.json")
+    for layer in json.loads(Path("b.json").read_text("utf-8"))["layers"]:
+        said = (
+            "its bound lies above 100 % and says nothing" if layer["bound"] > 1
+            else f"by {100 * layer['bound']:.3g} % at most for certain"
+        )
+        assert said in balanced.stdout.replace("\n", " ")
+
+
 @pytest.mark.parametrize(
     ("arguments", "found"),
     [
@@ -63,7 +112,7 @@ def test_pruning_and_training_further_keep_the_states(cli, files):
         (["--method", "lasst"], "did you mean 'last'"),
         (["--scope", "net"], "there is no such scope"),
         (["--tune", "1"], "the file names no task"),
-        (["--data", "digits"], "there is no --tune"),
+        (["--method", "horizon"], "a horizon is balanced with n_steps (--method balanced --steps"),
         (["--form", "leap"], "did you mean 'leapfrog'"),
     ],
 )

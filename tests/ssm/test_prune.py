@@ -196,6 +196,19 @@ def test_the_report_says_what_changed_and_was_freed():
     assert report.record()["states"] == report.states
 
 
+@pytest.mark.compiled
+def test_a_bound_is_said_in_words_and_of_balanced_truncation_alone():
+    loose, tight = (report_pruning(MODEL, prune(MODEL, keep)) for keep in (0.15, 0.9))
+    assert max(layer.bound for layer in loose.layers) > 1
+    assert "its bound lies above 100 % and says nothing" in str(loose)
+    assert max(layer.bound for layer in tight.layers) < 1
+    assert "% at most for certain" in str(tight)
+    scored = report_pruning(MODEL, prune(MODEL, 0.5, method="hinf"), method="hinf")
+    assert [layer.bound for layer in scored.layers] == [None, None]
+    assert "certain" not in str(scored) and "bound" not in str(scored)
+    assert "changes impulse responses by 30 % at most" in str(scored)
+
+
 def test_bits_of_a_are_the_fewest_that_keep_impulse_responses():
     bits = bits_of_a(MODEL)
     errors = [
