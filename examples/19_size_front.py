@@ -38,6 +38,15 @@ CHIP = "reram-wan2022"  # whose cells and tiles are counted, A on tiles too (lea
 COSTS = ("memory_bits", "bops_per_step")
 COUNTS = {"parameters": 11, "macs_per_step": 11, "cells": 9, "tiles": 7}  # and their columns
 LOSS = 0.01  # of accuracy that a design may cost
+# where the name of a point may stand: beside it, then further away with a line to it
+PLACES = [
+    (distance, dx, dy, ha, va)
+    for distance in (1, 2.5, 4, 6, 9)
+    for dx, dy, ha, va in (
+        (7, 2, "left", "bottom"), (7, -2, "left", "top"), (-7, 2, "right", "bottom"),
+        (-7, -2, "right", "top"), (0, 8, "center", "bottom"), (0, -8, "center", "top"),
+    )
+]
 NEXT_TO_ROUND = {"lr": 3e-3, "kernel_lr": 7e-4, "ramp": 0.2}
 
 
@@ -337,7 +346,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     from matplotlib.ticker import NullFormatter
 
     tasks = list(dict.fromkeys(row["task"] for row in rows))
-    figure = Figure(figsize=(9, 3.6 * len(tasks)), layout="constrained")
+    figure = Figure(figsize=(12, 5.2 * len(tasks)), dpi=110, layout="constrained")
     grid = figure.subplots(len(tasks), 2, squeeze=False, sharey="row")
     kinds = {"float": "o", "W8": "s", "W4": "D", "W3": "^", "W2": "v"}
     for axes, task in zip(grid, tasks, strict=True):
@@ -362,26 +371,60 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
                 [row[cost] for row in front], [wrong(row) for row in front],
                 where="post", color="0.5", linewidth=1, zorder=0, label="Pareto set",
             )
-            for row in own:
-                ax.annotate(
-                    name_of(row), (row[cost], wrong(row)), (4, 4), fontsize=6,
-                    textcoords="offset points",
-                )
             base = max(own, key=lambda row: row["memory_bits"])
             ax.axhline(
                 wrong(base) + 100 * LOSS, color="0.7", linestyle=":", linewidth=1,
-                label=f"{100 * LOSS:.0f} point less than {base['shape']}",
+                label=f"{100 * LOSS:.0f} point more error than {base['shape']} in float",
             )
             ax.set_xscale("log")
             ax.set_yscale("log")
             for axis in (ax.xaxis, ax.yaxis):
                 axis.set_minor_formatter(NullFormatter())
             ax.set_yticks([0.5, 1, 2, 5, 10], ["0.5", "1", "2", "5", "10"])
-            ax.margins(x=0.12)
+            ax.margins(x=0.18, y=0.12)
             ax.set_xlabel(label)
         axes[0].set_ylabel(f"{task}: test error [%]")
-        axes[1].legend(fontsize="small", loc="upper right")
-    figure.savefig(path, dpi=110)
+        handles, words = axes[1].get_legend_handles_labels()
+        axes[1].legend(handles, words, fontsize="small", loc="upper right")
+    # names are placed where the layout leaves room, which must then stay as it is
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for axes, task in zip(grid, tasks, strict=True):
+        for ax, cost in zip(axes, COSTS, strict=True):
+            name_points(ax, [row for row in rows if row["task"] == task], cost)
+    figure.savefig(path)
+
+
+def name_points(ax: Any, rows: list[dict[str, Any]], cost: str) -> None:
+    """Write shape and precision beside every point, where they cover no point and no other name."""
+    from matplotlib.transforms import Bbox
+
+    taken = [] if ax.get_legend() is None else [ax.get_legend().get_window_extent()]
+    for row in rows:
+        spread = 100 * (row["spread"] or 0)
+        ends = [(row[cost], wrong(row) - spread), (row[cost], wrong(row) + spread)]
+        (x, low), (_, high) = ax.transData.transform(ends)
+        taken.append(Bbox.from_extents(x - 5, low - 5, x + 5, high + 5))
+    frame = ax.get_window_extent()
+    for row in sorted(rows, key=lambda row: -row[cost]):
+        point = (row[cost], wrong(row))
+        for distance, dx, dy, ha, va in PLACES:
+            place = (distance * dx, distance * dy)
+            name = ax.annotate(
+                f"{name_of(row)} {row['precision']}", point, place, textcoords="offset points",
+                fontsize=7, ha=ha, va=va,
+            )
+            box = name.get_window_extent()
+            is_inside = all(frame.contains(*end) for end in ((box.x0, box.y0), (box.x1, box.y1)))
+            if is_inside and not any(box.overlaps(other) for other in taken):
+                break
+            name.remove()
+        else:  # no room: better across another name than nameless
+            ax.add_artist(name)
+        taken.append(box)
+        if distance > 1:
+            line = {"arrowstyle": "-", "color": "0.6", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 4}
+            ax.annotate("", point, place, textcoords="offset points", arrowprops=line)
 
 
 def main() -> None:
