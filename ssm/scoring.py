@@ -21,6 +21,7 @@ from aimc_sim.errors import AimcError, InputError
 from aimc_sim.kernels.threads import one_thread
 from aimc_sim.specs import ChipSpec
 from aimc_sim.storage import Words, read_archive
+from ssm.baseline import Verdict, judge
 from ssm.checkpoint import load
 from ssm.complexity import measure
 from ssm.costs import cost_inference
@@ -234,11 +235,38 @@ def _deployed(
     shared : JSON of what tasks on chips of one kind have in common.
     """
     task = json.loads(shared)
+    deployment, model, data = _laid_out(task)
+    limit = task["limit"]
+    y = None if data.y is None else data.y[:limit]
+    reference = _reference(model, *_source(task), limit)
+    return deployment, reference, data.x[:limit], y
+
+
+def judge_task(task: Mapping[str, Any]) -> Verdict:
+    """Return what A of a task costs on tiles and in logic; nothing is simulated.
+
+    Drives of rows from the calibration signal, conductances as asked for. task : as of `score`.
+
+    Raises InputError where the chip's costs cannot be known, and as `score`.
+    """
+    with one_thread(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        deployment, _, data = _laid_out(task)
+        n_steps = data.x.shape[1]
+        found = cost_inference(deployment, n_steps, drives=measured_drives(deployment))
+        return judge(deployment, found, n_steps)
+
+
+def _source(task: Mapping[str, Any]) -> tuple[str | None, str | None, str]:
+    return task["data_name"], task["calibrate_file"], task["data"]
+
+
+def _laid_out(task: Mapping[str, Any]) -> tuple[Deployment, Model, Data]:
+    """Return a deployment, its model as trained, and its data."""
     model = _trained(
         task["model_file"], task["model"], task["norm"], task["disc"], task["pool"]
     )
-    source = task["data_name"], task["calibrate_file"], task["data"]
-    data, limit = _scored(model, *source), task["limit"]
+    data = _scored(model, *_source(task))
     spec = ChipSpec.from_text(task["chip"], origin="of the task")
     if "fault_map" in task:
         path = Path(task["fault_map_file"])
@@ -253,5 +281,4 @@ def _deployed(
     deployment = deploy(
         on_chip, spec, task["form"], decay=task["decay"], calibrate=data.calibrate
     )
-    y = None if data.y is None else data.y[:limit]
-    return deployment, _reference(model, *source, limit), data.x[:limit], y
+    return deployment, model, data

@@ -246,9 +246,69 @@ def make_record(
         "failed": failed,
         "errors": [{"error": text, "tasks": n} for text, n in errors.items()],
         "rows": rows,
+        "verdicts": verdicts(rows, summarise(found, "energy_j", repeats), first, campaign),
         "facts": dict(found.attrs),
         "notes": [],
     }
+
+
+def verdicts(
+    rows: list[dict[str, Any]], energies: list[dict[str, Any]], output: str, campaign: Campaign
+) -> list[str]:
+    """Return lines on A on tiles against A in logic.
+
+    Where both were swept, what each analog form gives and takes beside digital A with all else
+    alike, as it was measured. Else what A costs in the first combination, without a simulation.
+
+    rows, energies : of `summarise`, of the output and of `energy_j`.
+    """
+    measured = [
+        (row["at"].get("form"), _alike(row["at"]), row["mean"], energy["mean"])
+        for row, energy in zip(rows, energies, strict=True) if row["mean"] is not None
+    ]
+    digital = {alike: pair for form, alike, *pair in measured if form == "digital"}
+    lines = []
+    for form in dict.fromkeys(form for form, *_ in measured if form not in (None, "digital")):
+        pairs = [
+            ((value, joule), digital[alike]) for own, alike, value, joule in measured
+            if own == form and alike in digital
+        ]
+        if pairs:
+            lines.append(_compared(form, pairs, output))
+    if lines:
+        return lines
+    from aimc_sim.errors import AimcError
+    from ssm.scoring import judge_task
+
+    task = campaign.tasks[0]
+    try:
+        return [f"first combination: {judge_task({**task.what, **task.where})}"]
+    except AimcError as error:
+        return [f"no verdict on A: {error.found}"]
+
+
+def _alike(at: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
+    """Return what a combination has beside its form."""
+    return tuple((name, value) for name, value in at.items() if name not in ("form", "point"))
+
+
+def _compared(form: str, pairs: list[tuple[Any, Any]], output: str) -> str:
+    n = len(pairs)
+    said = f"A on tiles ({form}) against digital A, all else alike"
+    said += f", in {n} combinations: " if n > 1 else ": "
+    if output == "accuracy":
+        points = [100 * (own[0] - other[0]) for own, other in pairs]
+        said += f"accuracy {_span(points, '+.2f')} points"
+    else:
+        said += f"{output.replace('_', ' ')} {_span([a[0] / b[0] for a, b in pairs], '.2g')} times"
+    if any(joule is None for pair in pairs for _, joule in pair):
+        return f"{said}; energy is not known"
+    return f"{said}, energy of a sequence {_span([a[1] / b[1] for a, b in pairs], '.2g')} times"
+
+
+def _span(values: list[float], form: str) -> str:
+    low, high = f"{min(values):{form}}", f"{max(values):{form}}"
+    return low if low == high else f"{low} to {high}"
 
 
 def sweep_report(record: dict[str, Any], *, notes: bool) -> Group:
@@ -288,7 +348,7 @@ def sweep_report(record: dict[str, Any], *, notes: bool) -> Group:
         f"\n{n} task{'' if n == 1 else 's'}, {record['ended']} counted; results in "
         f"{record['results']}\n", style="not bold",
     )
-    lines = [f"took {record['wall_s']:.2g} s"]
+    lines = [f"took {record['wall_s']:.2g} s", *record["verdicts"]]
     lines += [f"failed: {row['tasks']} x {row['error']}" for row in record["errors"][:3]]
     if record["errors"]:
         lines.append("--retry runs failed tasks again")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -45,6 +46,44 @@ def test_a_sweep_leaves_a_table_a_picture_and_results(sweep, tmp_path):
     again = sweep(text, "--json", "-")
     assert json.loads(again.stdout)["rows"] == record["rows"]
     assert read(tmp_path / "s.nc").identical(found)
+
+
+@pytest.mark.compiled
+def test_a_sweep_of_both_ends_with_a_on_tiles_against_digital_a_as_measured(sweep):
+    text = 'chips = 2\n[grid]\nform = ["digital", "leapfrog", "direct"]\n"adc.bits" = [6, 8]\n'
+    record = json.loads(sweep(text, "--json", "-").stdout)
+    from aimc_sim.sweep.dataset import read
+
+    found = read("s.nc").mean(("seed", "replica", "at_s"))
+    assert len(record["verdicts"]) == 2
+    for form, line in zip(("leapfrog", "direct"), record["verdicts"], strict=True):
+        own, digital = (found.sel(form=name) for name in (form, "digital"))
+        points = 100 * (own.accuracy - digital.accuracy)
+        low, high = f"{points.values.min():+.2f}", f"{points.values.max():+.2f}"
+        ratios = own.energy_j / digital.energy_j
+        fold = [f"{value:.2g}" for value in (ratios.values.min(), ratios.values.max())]
+        assert line.startswith(
+            f"A on tiles ({form}) against digital A, all else alike, in 2 combinations: accuracy "
+            + (low if low == high else f"{low} to {high}") + " points, energy of a sequence "
+        )
+        assert line.endswith((fold[0] if fold[0] == fold[1] else " to ".join(fold)) + " times")
+
+
+@pytest.mark.compiled
+def test_a_sweep_without_digital_a_prices_it_for_the_first_combination(sweep, cli):
+    result = sweep('[grid]\nform = ["leapfrog", "direct"]\n', "--json", "s.json")
+    (line,) = json.loads(Path("s.json").read_text())["verdicts"]
+    mapped = cli("map", "tiny.pt", "--chip", "reram-wan2022", "--calibrate", "data.npz", "--json",
+                 "-")
+    text = json.loads(mapped.stdout)["costs"]["verdict"]["text"]
+    first = line.removeprefix("first combination: ")
+    assert first.split(" costs ")[0] == "A on tiles (leapfrog, decay on tiles)"
+    # leakage differs: 12 steps here and 1,024 there
+    of_digital = [each.split("digital A (")[1].split(":")[0] for each in (first, text)]
+    assert of_digital[0] == of_digital[1] and "costs" in of_digital[0]
+    assert line[:60] in " ".join(result.stdout.split())
+    unknown = sweep('[set]\n"adc.bits" = "ideal"\n', "--out", "ideal.nc")
+    assert "no verdict on A: an ideal converter has no energy" in unknown.stdout
 
 
 @pytest.mark.compiled
