@@ -61,6 +61,23 @@ def test_the_example_of_a_chip_file_is_read_and_its_map_of_faults_fits(tmp_path,
     assert (faults == 2).mean() == pytest.approx(0.01, abs=5 * (0.01 / faults.size) ** 0.5)
 
 
+def test_the_page_of_chip_files_lists_every_constant_and_node_of_costs(tmp_path):
+    from aimc_sim.circuits import NODE_FACTORS
+    from aimc_sim.costs import constants
+
+    page = (ROOT / "docs" / "chip-files.md").read_text("utf-8")
+    section = page.split("## `[costs]`")[1].split("## `[device]`")[0]
+    rows = re.findall(r"^\| (`.*?) \|.*$", section, re.MULTILINE)
+    named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    assert named == set(aimc.CostSpec.model_fields)
+    (nodes,) = re.findall(r"^\| `node_nm` .*: ([\d, ]+ or \d+) \|$", section, re.MULTILINE)
+    assert [float(text) for text in re.findall(r"\d+", nodes)] == list(NODE_FACTORS)
+    (chip,) = re.findall(r"^```toml\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+    (tmp_path / "own-adc.toml").write_text(chip, "utf-8")
+    adc_j = constants(aimc.load_chip(tmp_path / "own-adc.toml"))["adc_j"]
+    assert adc_j == (0.3e-12, "J", "the chip's file")
+
+
 @pytest.mark.parametrize("name", aimc.presets())
 def test_every_preset_names_its_source_or_says_that_it_is_none(name):
     device = aimc.ChipSpec.preset(name).device

@@ -159,7 +159,8 @@ def _add_accuracy(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            other = counterpart(d).program(seed=seed).wait(at_s).infer(x[: len(y)]).logits
+            chip = counterpart(d).program(seed=seed).wait(at_s)
+            other = chip.infer(x[: len(y)], engine=found.engine).logits
     except AimcError:
         return  # the verdict says already that A does not go onto tiles
     shares = [float(accuracy(logits, y)) for logits in (found.chip_logits[-1, 0, : len(y)], other)]

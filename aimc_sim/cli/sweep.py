@@ -300,10 +300,10 @@ def _compared(form: str, pairs: list[tuple[Any, Any]], output: str) -> str:
         points = [100 * (own[0] - other[0]) for own, other in pairs]
         said += f"accuracy {_span(points, '+.2f')} points"
     else:
-        said += f"{output.replace('_', ' ')} {_span([a[0] / b[0] for a, b in pairs], '.2g')} fold"
+        said += f"{output.replace('_', ' ')} {_span([a[0] / b[0] for a, b in pairs], '.2g')} times"
     if any(joule is None for pair in pairs for _, joule in pair):
         return f"{said}; energy is not known"
-    return f"{said}, energy of a sequence {_span([a[1] / b[1] for a, b in pairs], '.2g')} fold"
+    return f"{said}, energy of a sequence {_span([a[1] / b[1] for a, b in pairs], '.2g')} times"
 
 
 def _span(values: list[float], form: str) -> str:

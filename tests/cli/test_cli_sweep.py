@@ -66,7 +66,7 @@ def test_a_sweep_of_both_ends_with_a_on_tiles_against_digital_a_as_measured(swee
             f"A on tiles ({form}) against digital A, all else alike, in 2 combinations: accuracy "
             + (low if low == high else f"{low} to {high}") + " points, energy of a sequence "
         )
-        assert line.endswith((fold[0] if fold[0] == fold[1] else " to ".join(fold)) + " fold")
+        assert line.endswith((fold[0] if fold[0] == fold[1] else " to ".join(fold)) + " times")
 
 
 @pytest.mark.compiled
