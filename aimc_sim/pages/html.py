@@ -60,8 +60,8 @@ th:first-child,td:first-child{{text-align:left}}
 .beside{{display:grid;gap:0 2.5rem;align-items:start;
 grid-template-columns:repeat(auto-fit,minmax(min(100%,34rem),1fr))}}
 .beside>*{{min-width:0}}
-.plots{{display:flex;flex-wrap:wrap;gap:1rem;align-items:end}}
-.plots>*{{flex:1 1 19rem;min-width:min(100%,19rem)}}
+.plots{{display:grid;gap:1rem;align-items:end;
+grid-template-columns:repeat(auto-fit,minmax(min(100%,19rem),22rem))}}
 figure{{margin:.75rem 0;max-width:46rem}}
 .plots>figure,figure:has(.plots){{max-width:none}}
 figcaption{{font-size:.9rem;max-width:46rem}}
@@ -101,7 +101,7 @@ body{{font-size:10.5pt;padding:0;max-width:none}}
 .skip,nav,button,select,.theme,details:not([open]){{display:none}}
 h1,h2,h3,caption,.before{{break-after:avoid}}figure,.wide,tr,.lead{{break-inside:avoid}}
 svg{{max-height:100mm}}.plots svg{{max-height:70mm}}.beside{{display:block}}
-.plots>*{{flex:1 1 40%;min-width:0}}
+.plots{{grid-template-columns:1fr 1fr}}
 .wide,pre{{overflow:visible}}th,td{{padding-right:.5rem}}table{{font-size:8.5pt}}
 pre{{white-space:pre-wrap;overflow-wrap:anywhere}}
 }}

@@ -61,9 +61,9 @@ def plot_conductances(
     )
     ax.set_xlabel("column")
     ax.set_ylabel("row")
-    ax.figure.colorbar(image, ax=ax, extend="both" if what == "error" else "neither").set_label(
-        "error [uS]" if what == "error" else "conductance [uS]"
-    )
+    ends = "both" if what == "error" else "neither"
+    bar = ax.figure.colorbar(image, ax=ax, extend=ends, shrink=0.85)  # room for its last figures
+    bar.set_label("error [uS]" if what == "error" else "conductance [uS]")
     when = f" at {format_time(chip.time_s)}" if what == "aged" else ""
     ax.set_title(f"tile {tile}: {what}{when}")
     return ax

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from matplotlib.patches import Patch, Rectangle
 
+from aimc_sim.errors import UsageError
 from aimc_sim.mapping import Layout, tile_of
 from aimc_sim.plotting.look import (
     COLOURS,
@@ -43,15 +44,21 @@ class Area(NamedTuple):
 
 
 def plot_placement(
-    layout: Layout, spec: ChipSpec, *, ax: Axes | None = None, most: int = MOST_TILES,
+    data: Any, spec: ChipSpec | None = None, *, ax: Axes | None = None, most: int = MOST_TILES,
     width: float = 6.8,
 ) -> Axes:
     """Return axes with every tile as a frame, and in it the cells of every array.
 
     Rows run down and columns right, in cells; the rows of short tiles are stretched so that
     they can be seen, and so is a part that would be thinner than a line. Only the first `most`
-    tiles are drawn, and the title says so. width : of a figure of its own [inches].
+    tiles are drawn, and the title says so.
+
+    data : what lies on tiles: a mapped or programmed matrix, a deployment, a programmed model, a
+        `Chip`; or a Layout, with the spec of its chip. width : of a figure of its own [inches].
+
+    Raises UsageError for anything else.
     """
+    layout, spec = _parts_of(data, spec)
     origins = _tile_origins(layout, spec, most)
     wide, tall = _extent(layout, spec, origins)
     thinnest = _THINNEST * max(wide, tall)
@@ -110,6 +117,20 @@ def plot_placement(
     else:
         ax.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize="small")
     return ax
+
+
+def _parts_of(data: Any, spec: ChipSpec | None) -> tuple[Layout, ChipSpec]:
+    """Return the layout of a thing and the spec of its chip."""
+    if spec is not None:
+        return data, spec
+    for held in (data, *(getattr(data, name, None) for name in ("chip", "deployment", "mapped"))):
+        layout, own = (getattr(held, name, None) for name in ("layout", "spec"))
+        if layout is not None and own is not None:
+            return layout, own
+    raise UsageError(
+        f"draw the placement of a thing of type {type(data).__name__}", "it lies on no tiles",
+        "give a mapped matrix, a deployment or a chip, or a layout with its spec",
+    )
 
 
 def _shown(first: float, size: float, least: float, end: float) -> tuple[float, float]:

@@ -18,6 +18,7 @@ from aimc_sim.mapping import Request, place
 from aimc_sim.plotting import (
     pareto_set,
     plot_area,
+    plot_budget,
     plot_conductances,
     plot_confusion,
     plot_energy,
@@ -148,6 +149,62 @@ def test_thousands_of_blocks_are_drawn_as_a_few_areas_that_say_what_they_are():
     assert len(said) < 100
     assert any(re.fullmatch(r"w on tile \d+: rows 0 .. 39, columns 0 .. 39", s) for s in said)
     assert "the first 2 shown" in plot_placement(layout, spec, most=2).get_title()
+
+
+def test_placement_takes_whatever_lies_on_tiles(programmed):
+    said = plot_placement(programmed.mapped.layout, programmed.mapped.spec).get_title()
+    for data in (programmed, programmed.mapped, programmed.chip):
+        assert plot_placement(data).get_title() == said
+    with pytest.raises(UsageError, match="int"):
+        plot_placement(3)
+
+
+def test_a_part_of_one_row_is_drawn_as_thick_as_a_line():
+    spec = ChipSpec.preset("cmo-hfox")
+    layout = place([Request("thin", 1, 1, 60), Request("w", 1, 40, 60)], spec)
+    boxes = plot_placement(layout, spec).patches[:2]
+    tile = spec.tile.rows
+    assert [box.get_height() > tile / 100 for box in boxes] == [True, True]
+    assert boxes[1].get_height() == 40
+    assert boxes[0].get_zorder() > boxes[1].get_zorder()  # and not hidden
+
+
+def budget(largest):
+    rows = [
+        {"layer": layer, "cause": cause, "at_s": 0.0, "relative_rms": share, "logit_rms": share / 3}
+        for layer in ("encoder", "layer 0 A")
+        for cause, share in (("drift", largest), ("ADC", largest / 40))
+    ]
+    return {"chip": "a chip", "budget": rows}
+
+
+@pytest.mark.parametrize("largest", [3.0, 0.347, 0.001])
+def test_colour_bars_in_logs_have_plain_figures(largest):
+    figure = plot_budget(budget(largest)).figure
+    figure.canvas.draw()
+    said = [text.get_text() for text in figure.axes[1].get_yticklabels()]
+    assert 5 <= len(said) <= 8
+    assert all(f"{float(text):g}" == text for text in said)
+    low, high = largest, 100 * largest
+    assert all(0.99 * low <= float(text) <= 1.01 * high for text in said)
+
+
+def test_a_budget_is_drawn_at_one_place_alone_too():
+    both, one = plot_budget(budget(0.3)), plot_budget(budget(0.3), where="logits")
+    assert (len(both.get_xticks()), len(one.get_xticks())) == (4, 2)
+    with pytest.raises(UsageError, match="output or logits"):
+        plot_budget(budget(0.3), where="here")
+
+
+@pytest.mark.parametrize("width", [3.8, 6.4])
+def test_titles_and_legends_stay_inside_of_a_figure(width):
+    ax = Figure(figsize=(width, 3.4), layout="constrained").subplots()
+    record = {**record_with_costs(), "model": "a model with a long name of many words"}
+    figure = plot_energy(record, ax=ax).figure
+    figure.canvas.draw()
+    for part in (ax.title, ax.get_legend()):
+        box = part.get_window_extent()
+        assert box.x0 >= 0 and box.x1 <= figure.bbox.width
 
 
 @pytest.fixture(scope="module")

@@ -52,8 +52,6 @@ def test_commands_and_options_are_completed():
 
 def test_values_that_are_known_are_completed_and_files_are_left_to_the_shell():
     assert complete("aimc-sim run --chip pcm-h") == ["pcm-hermes2023-1dev", "pcm-hermes2023-2dev"]
-    assert complete("aimc-sim device rram-l") == ["rram-levy-b"]
-    assert complete("aimc-sim map m.pt --form d") == ["delta", "direct", "digital"]
     assert complete("aimc-sim calibrate re") == ["relaxation", "read-noise"]
     assert complete("aimc-sim run --chip ./my") == []
 
