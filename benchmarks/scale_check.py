@@ -25,7 +25,7 @@ SCHEMA = "aimc-sim.scale/1"
 ROUNDS = 7
 CLUSTER_THREADS, GPUS = 1000, 100
 # rows of the table of campaigns: shapes of `Work`
-CAMPAIGNS: dict[str, dict[str, int]] = {
+CAMPAIGNS: dict[str, dict[str, Any]] = {
     "two layers H = N = 64, 100 chips x 10^4 x 784": {
         "layers": 2, "chips": 100, "batch": 10_000, "steps": 784,
     },
