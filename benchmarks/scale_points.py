@@ -22,9 +22,9 @@ from benchmarks.scale_memory import (
     signal,
 )
 from benchmarks.scale_model import Rates, Sizes, Work, fit_rates, matrix_b
+from benchmarks.scale_page import NEAR
 from benchmarks.timing import Timing, available_threads, threads
 
-NEAR = 0.2  # a prediction is good within this share
 ROUNDS = 7
 CACHE_B = 8e6  # of the processor, where the system does not say
 
@@ -42,7 +42,7 @@ FITTED = {
     "the same, A in logic, no noise": _quiet(Work(steps=1000, form="digital")),
     "one step": Work(steps=1),
     "one step of 64 sequences, no noise": _quiet(Work(steps=1, batch=64)),
-    "one step, 512 heads of 4, A in logic": Work(512, 4, steps=1, form="digital"),
+    "one step, 1024 heads of 4, A in logic": Work(1024, 4, steps=1, form="digital"),
     "2 heads of 2, A in logic, no noise": _quiet(Work(2, 2, steps=5000, form="digital")),
     "16 heads of 16, A in logic": Work(16, 16, steps=2000, form="digital"),
     "64 heads of 128, A in logic, no noise": _quiet(Work(64, 128, steps=1000, form="digital")),
@@ -75,6 +75,7 @@ TASKS, MORE_TASKS, SWEEPS = 300, 1200, 3
 
 LAID_OUT = Work(128, 64)
 LAID_OUT_TOO = Work(512, 16)
+LARGE = Work(2048, 2, form="digital")
 CHIPS = Work(64, 64, chips=256, steps=2)
 CHIPS_TOO = Work(128, 64, chips=96, steps=2)
 SEQUENCES = Work(2, 4, batch=200_000, steps=2, form="digital")
@@ -237,7 +238,8 @@ def measure_memory() -> tuple[Sizes, list[Point]]:
     task_b = measure(of_tasks(TASK_COUNTS[0])) / TASK_COUNTS[0]
     sizes = Sizes(weight_b, cell_b, task_b)
     works = {
-        "lay out": (LAID_OUT_TOO, "deploy"), "program and run": (CHIPS_TOO, "run"),
+        "lay out": (LAID_OUT_TOO, "deploy"), "lay out 8.4 million weights,": (LARGE, "deploy"),
+        "program and run": (CHIPS_TOO, "run"),
         "run": (SEQUENCES, "run"),
     }
     points = [
