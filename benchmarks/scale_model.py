@@ -188,7 +188,9 @@ def fit_rates(
     scale = amounts.max(axis=0)
     scale[scale == 0] = 1.0
     found, _ = nnls(amounts / scale, np.ones(len(works)))
-    return Rates(*map(float, found / scale), cell_s=cell_s, cache_b=cache_b)
+    names = [field.name for field in fields(Rates)[:_N_RATES]]
+    rates = dict(zip(names, map(float, found / scale), strict=True))
+    return Rates(**rates, cell_s=cell_s, cache_b=cache_b)
 
 
 @dataclass(frozen=True)

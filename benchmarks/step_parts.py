@@ -43,7 +43,7 @@ def convert_a(
     n_steps: int, n_products: int, n: int, x: np.ndarray, w: np.ndarray, spread: np.ndarray,
     z: np.ndarray, noisy: bool, step: np.ndarray, inverse: np.ndarray, limit: np.float32,
     y: np.ndarray,
-) -> int:
+) -> np.int64:
     """Products of A: one cell a column, with their read noise where there is any, and ADCs."""
     clipped = np.int64(0)
     for _ in range(n_steps):
@@ -60,7 +60,7 @@ def convert_a(
 def convert(
     n_steps: int, sizes: np.ndarray, step: np.ndarray, inverse: np.ndarray, limit: np.float32,
     y: np.ndarray,
-) -> int:
+) -> np.int64:
     """ADCs of accesses with sizes (n,) outputs, whose steps lie one after the other."""
     clipped = np.int64(0)
     for _ in range(n_steps):

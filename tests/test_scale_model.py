@@ -10,6 +10,7 @@ import pytest
 from benchmarks.scale_check import CAMPAIGNS, plan
 from benchmarks.scale_memory import deploy, measure, of_matrix, signal
 from benchmarks.scale_model import Rates, Sizes, Work, fit_rates, matrix_b
+from benchmarks.scale_page import text, write_page
 from benchmarks.scale_points import FITTED, PREDICTED, Point, h100_rates
 
 RATES = Rates(1e-3, 2e-8, 1e-8, 1e-6, 2e-9, 1e-9, 4e-9, 1e-10, 2e-10, 5e-8, 2.0**23)
@@ -49,7 +50,7 @@ def test_the_time_of_a_run_is_proportional_to_chips_sequences_and_nearly_to_step
         seconds() + RATES.lasting_s * Work().weights
     )
     assert seconds(chips=7) == pytest.approx(7 * seconds())
-    assert seconds(batch=7, lasting=True) == pytest.approx(7 * seconds())
+    assert seconds(batch=7, lasting=True) == pytest.approx(7 * seconds(lasting=True))
     # without noise that lasts, weights are read once a chip, however many and long its sequences
     assert seconds(batch=7) - read == pytest.approx(7 * (seconds() - read))
     assert seconds(steps=350) - read == pytest.approx(7 * (seconds() - read))
@@ -104,6 +105,44 @@ def test_a_model_of_a_hundred_million_weights_is_among_the_campaigns():
     # one chip at a time in memory, however many there are
     assert found["process_b"] == pytest.approx(100.0 * largest.weights + 30.0 * largest.cells)
     assert found["journal_b"] == 400.0 * largest.chips
+
+
+def test_a_page_gets_new_tables_between_its_markers_and_keeps_its_text(tmp_path):
+    path = tmp_path / "page.md"
+    path.write_text(
+        "above\n<!-- figures:begin -->\n1 old row\n<!-- figures:end -->\nbetween\n"
+        "<!-- campaigns:begin -->\n<!-- campaigns:end -->\nbelow\n"
+    )
+    work, sizes = Work(), Sizes(100.0, 30.0, 1000.0, 400.0)
+    data = {
+        "machine": {"date": "today", "cpu": "a", "cores": 2, "vectors": ["b"], "numpy": "1",
+                    "numba": "2", "clock": "c", "load_average": None},
+        "rates": asdict(RATES), "sizes": asdict(sizes),
+        "points": [asdict(Point("far", "s", False, 1.5, 1.0)),
+                   asdict(Point("near", "B", False, 1100.0, 1000.0))],
+        "campaigns": {"small": plan(work, RATES, sizes)},
+    }
+    for _ in range(2):  # the second time over the first
+        write_page(path, data)
+    page = path.read_text()
+    assert "1 old row" not in page
+    assert [line for line in page.splitlines() if line in {"above", "between", "below"}] == [
+        "above", "between", "below"
+    ]
+    assert page.count("| far |  | 1.5 s | 1 s | 1.50 |") == 1
+    assert "| near |  | 1.1 kB | 1 kB | 1.10 |" in page
+    assert "1 of 2 predictions within 20 %" in page
+    assert page.count("| small |") == 1
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "expected"),
+    [(3.2e-9, "s", "3.2 ns"), (90.0, "s", "1.5 min"), (3.156e10, "s", "1,000 y"),
+     (5.24e6, "B", "5.24 MB"), (460.0, "B", "460 B")],
+)
+def test_figures_of_a_page_have_three_digits_and_a_unit(value, unit, expected):
+    assert text(value, unit) == expected
 
 
 @pytest.mark.compiled
