@@ -159,6 +159,29 @@ class Step(nn.Module):
         return fake_quantize(x, self(), self.bits)
 
 
+def step_for(shape: tuple[int, ...], bits: int | None) -> Step | None:
+    """Return learned steps of that shape, None where nothing is rounded."""
+    return None if bits is None else Step(shape, bits)
+
+
+def learn_step(
+    steps: nn.ModuleDict, name: str, w: Tensor, dims: tuple[int, ...], bits: int | None,
+    choice: Choice,
+) -> None:
+    """Add the learned step of a weight where its method asks for one, at 2 mean |w|/sqrt(L)."""
+    if bits is None or choice.method != "lsq":
+        return
+    size = w.detach().abs().mean(dims, keepdim=True)
+    step = Step(tuple(size.shape), bits)
+    step.set_range(2 * size * largest_code(bits) ** 0.5)
+    steps[name] = step
+
+
+def learned_step(steps: nn.ModuleDict, name: str) -> Tensor | None:
+    """Return the learned step of a weight, or None."""
+    return steps[name]() if name in steps else None
+
+
 def _pole_grid(
     rate: np.ndarray, phase: np.ndarray, bits: int, decay_bits: int | None, form: str,
     choice: Choice,
