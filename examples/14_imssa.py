@@ -8,8 +8,8 @@ on their chip, and lay the loss on stuck cells. Here the clips are of the Free S
 Dataset, whose two classes are easier; so compare what is lost, not what is left.
 
 One layer of 8 heads with 30 states. dB is folded into C, so B needs no cells; the input is a
-row of the array. C and D of a head, mixing, encoder and decoder are ternary: first rounded at
-the threshold 0.7 mean |w| of Li et al. (doi:10.48550/arXiv.1605.04711), then trained rounded.
+row of the array. C and D of a head, mixing, encoder and decoder are ternary, with the threshold
+0.7 mean |w| of Li et al. (doi:10.48550/arXiv.1605.04711): once rounded, once trained so.
 A is analog: each form's own cells. Only heads are on arrays; encoder, mixing and decoder are in
 logic. Cells are exact but for those that stick, half of them at g_min and half at g_max;
 converters have 8 bits. "idle off": cells of the array without a weight are not formed. "idle at
@@ -20,7 +20,6 @@ minute on a free core.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 
 import numpy as np
 import torch
@@ -28,9 +27,11 @@ import torch
 import ssm
 from aimc_sim.specs import ChipSpec
 from ssm.quantize import Precision
+from ssm.schemes import Scheme
 from ssm.tasks import Task
+from ssm.trainable import Trainable
 
-TERNARY = Precision(c=2, d=2, mix=2, enc=2, dec=2)  # -1, 0, 1 times the largest of a column
+TERNARY, SCHEME = Precision(c=2, d=2, mix=2, enc=2, dec=2), Scheme(method="ternary")
 ROWS = (
     ("direct", "g_min"), ("direct", "off"), ("delta", "off"), ("leapfrog", "g_min"),
     ("leapfrog", "off"),
@@ -48,34 +49,6 @@ def two_classes(task: Task, classes: tuple[int, int], every: int) -> Task:
     return Task(
         task.name, task.x_train[train], (task.y_train[train] == b).astype(np.int64),
         task.x_test[test], (task.y_test[test] == b).astype(np.int64), 2, task.source,
-    )
-
-
-def ternary(w: np.ndarray, axis: int) -> np.ndarray:
-    """Return w as -s, 0 or s along `axis`: 0 below 0.7 mean |w|, s the mean |w| of the others."""
-    size = np.abs(w)
-    kept = size > 0.7 * size.mean(axis=axis, keepdims=True)
-    scale = (size * kept).sum(axis=axis, keepdims=True) / kept.sum(axis=axis, keepdims=True)
-    return np.asarray(scale * np.sign(w) * kept)
-
-
-def make_ternary(model: ssm.Model) -> ssm.Model:
-    """Return the model with ternary C dB (Re and Im of a head together), D and matrices."""
-    layers = []
-    for layer in model.layers:
-        gain = layer.readout * layer.drive
-        parts = ternary(np.concatenate([gain.real, gain.imag], axis=1), axis=1)
-        half = gain.shape[1]
-        layers.append(
-            dataclasses.replace(
-                layer, drive=np.ones_like(layer.drive),
-                readout=parts[:, :half] + 1j * parts[:, half:],
-                skip=ternary(layer.skip, axis=0), mix_weight=ternary(layer.mix_weight, axis=0),
-            )
-        )
-    return model.replace(
-        layers=tuple(layers), encoder_weight=ternary(model.encoder_weight, axis=0),
-        decoder_weight=ternary(model.decoder_weight, axis=0),
     )
 
 
@@ -116,9 +89,10 @@ def main() -> None:
         task, n_heads=8, n_states=30, n_layers=1, epochs=epochs, lr=2e-2, batch_size=32,
         dt_min=5e-3, dt_max=0.2, dropout=0.1, weight_noise=0.05, seed=0,
     ).replace(name="imssa", task=None)
-    rounded = make_ternary(exact)
+    rounded = Trainable([exact], TERNARY, scheme=SCHEME).to_models()[0]
     model = ssm.fine_tune(
-        rounded, task, precision=TERNARY, epochs=tuned, lr=5e-3, batch_size=32, device="cpu",
+        exact, task, precision=TERNARY, scheme=SCHEME, epochs=tuned, lr=5e-3, batch_size=32,
+        device="cpu",
     )
     print(
         f"digits {first} and {second}, {len(task.y_test)} test clips; {model.n_parameters} "

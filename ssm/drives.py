@@ -10,13 +10,14 @@ from scipy.special import expit
 
 from ssm.forms import leapfrog_cells
 from ssm.kernels.network import A_PRODUCT, C_PRODUCT
+from ssm.model import gelu
 from ssm.places import has_states
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ssm.deploy import Deployment
-    from ssm.model import Layer, Model
+    from ssm.model import Layer
 
     Real = NDArray[np.float64]
 
@@ -78,19 +79,19 @@ def measured_drives(d: Deployment) -> Drives:
     accesses, states, skips, mixes = [], [], [], []
     h = x @ model.encoder_weight + model.encoder_bias
     for k, layer in enumerate(model.layers):
-        u = _normalise(model, layer, h) if model.norm == "pre" else h
+        u = model.normalise(layer, h) if model.norm == "pre" else h
         own = slice(d.network.mode_first[k], d.network.mode_first[k + 1])
         step = c.state_step.reshape(2, -1)[:, own].astype(float) * state_full
         driven, held = _drive_states(d, layer, u, step)
         accesses.append(driven)
         states.append(held)
         skips.append(_share(d, u, c.skip_step[k] * full, width, int(c.planes[1 + C_PRODUCT])))
-        y = _gelu(layer.respond(u)[0])
+        y = gelu(layer.respond(u)[0])
         mixes.append(_share(d, y, c.mix_step[k] * full, width, width))
         y = y @ layer.mix_weight + layer.mix_bias
         if model.gate == "glu":
             y = y[..., : model.n_heads] * expit(y[..., model.n_heads :])
-        h = _normalise(model, layer, h + y) if model.norm == "post" else h + y
+        h = model.normalise(layer, h + y) if model.norm == "post" else h + y
     pooled = h.mean(axis=1, keepdims=True) if model.pool == "mean" else h[:, -1:]
     return Drives(
         _share(d, x, c.input_step * full, width, width), accesses, states, skips, mixes,
@@ -157,16 +158,3 @@ def _drive_states(d: Deployment, layer: Layer, u: Real, full: Real) -> tuple[Rea
         held[1] += one(q, 1, C_PRODUCT)
     there = has_states(layer)
     return drawn * there[:, None] / n_steps, held * there / n_steps
-
-
-def _gelu(y: Real) -> Real:
-    from scipy.special import erf
-
-    return np.asarray(0.5 * y * (1 + erf(y / np.sqrt(2))))
-
-
-def _normalise(model: Model, layer: Layer, h: Real) -> Real:
-    if model.norm_kind == "layer":
-        h = h - h.mean(axis=-1, keepdims=True)
-        h = h / np.sqrt((h**2).mean(axis=-1, keepdims=True) + model.norm_epsilon)
-    return h * layer.norm_scale + layer.norm_shift

@@ -17,6 +17,7 @@ from ssm.poles import BOUNDED, from_coordinates, to_coordinates
 from ssm.schemes import Choice
 
 TERNARY_THRESHOLD = 0.7  # of mean |w| (Li et al., doi:10.48550/arXiv.1605.04711)
+LEAST_SHARE = 2.0**-12  # of the largest range: a signal that never moved needs some range
 _FORMS = ("real", "cartesian", "delta", "polar", "log-polar", "leapfrog")
 
 

@@ -394,7 +394,7 @@ class Model:
             h = chunk @ self.encoder_weight + self.encoder_bias
             last = []
             for layer in self.layers:
-                h, state = self._apply(layer, h)
+                h, state = self.apply(layer, h)
                 last.append(state)
             pooled = h.mean(axis=1) if self.pool == "mean" else h[:, -1]
             answers.append(pooled @ self.decoder_weight + self.decoder_bias)
@@ -430,21 +430,30 @@ class Model:
         for start in range(0, len(samples), size):
             yield samples[start : start + size]
 
-    def _apply(self, layer: Layer, h: Real) -> tuple[Real, Complex]:
-        # scipy.special costs 0.1 s at import, which `aimc-sim --help` should not pay
-        from scipy.special import erf, expit
+    def apply(self, layer: Layer, h: Real) -> tuple[Real, Complex]:
+        """Return what a layer makes of h (n, time, H), and its last states (n, H, M)."""
+        from scipy.special import expit
 
-        y, state = layer.respond(self._normalise(layer, h) if self.norm == "pre" else h)
-        y = y * 0.5 * (1.0 + erf(y / np.sqrt(2.0)))
+        y, state = layer.respond(self.normalise(layer, h) if self.norm == "pre" else h)
+        y = gelu(y)
         y = y @ layer.mix_weight + layer.mix_bias
         if self.gate == "glu":
             y = y[..., : self.n_heads] * expit(y[..., self.n_heads :])
         h = h + y
-        return (self._normalise(layer, h) if self.norm == "post" else h), state
+        return (self.normalise(layer, h) if self.norm == "post" else h), state
 
-    def _normalise(self, layer: Layer, h: Real) -> Real:
+    def normalise(self, layer: Layer, h: Real) -> Real:
+        """Return h (n, time, H) after a layer's norm."""
         if self.norm_kind == "layer":
             h = h - h.mean(axis=-1, keepdims=True)
             variance = (h**2).mean(axis=-1, keepdims=True)
             h = h / np.sqrt(variance + self.norm_epsilon)
         return h * layer.norm_scale + layer.norm_shift
+
+
+def gelu(y: Real) -> Real:
+    """Return y Phi(y) with the normal distribution Phi, exactly (erf), elementwise."""
+    # scipy.special costs 0.1 s at import, which `aimc-sim --help` should not pay
+    from scipy.special import erf
+
+    return np.asarray(y * 0.5 * (1.0 + erf(y / np.sqrt(2.0))))

@@ -7,12 +7,12 @@ import dataclasses
 import numpy as np
 
 from aimc_sim.errors import InputError, UsageError, nearest
-from ssm.model import Layer, Model
+from ssm.grids import LEAST_SHARE
+from ssm.model import Layer, Model, gelu
 from ssm.quantize import Precision
 
 METHODS = ("min-max", "percentile")
 PER = ("mode", "channel", "tensor")
-_LEAST_SHARE = 2.0**-12  # of the largest range: a signal that never moved needs some range
 
 
 def set_steps(
@@ -63,7 +63,7 @@ def set_steps(
     h = x @ model.encoder_weight + model.encoder_bias
     layers = []
     for layer in model.layers:
-        u = model._normalise(layer, h) if model.norm == "pre" else h
+        u = model.normalise(layer, h) if model.norm == "pre" else h
         y, _ = layer.respond(u)
         states = None
         if precision.state is not None:
@@ -72,10 +72,10 @@ def set_steps(
             dataclasses.replace(
                 layer,
                 state_step=layer.state_step if states is None else states,
-                act_step=layer.act_step if precision.act is None else act_step(u, _gelu(y)),
+                act_step=layer.act_step if precision.act is None else act_step(u, gelu(y)),
             )
         )
-        h, _ = model._apply(layer, h)
+        h, _ = model.apply(layer, h)
     pooled = h.mean(axis=1) if model.pool == "mean" else h[:, -1]
     bits = {name: n for name, n in precision.given().items() if name in ("state", "act")}
     return model.replace(
@@ -137,10 +137,4 @@ def _end(size: np.ndarray, share: float, axes: tuple[int, ...] | None) -> np.nda
 def _steps(ends: np.ndarray, bits: int) -> np.ndarray:
     """Return the steps of grids with these ends, none below 2^-12 of the largest."""
     largest = float(ends.max()) or 1.0
-    return np.asarray(np.maximum(ends, largest * _LEAST_SHARE) / (2 ** (bits - 1) - 1), float)
-
-
-def _gelu(y: np.ndarray) -> np.ndarray:
-    from scipy.special import erf
-
-    return np.asarray(y * 0.5 * (1.0 + erf(y / np.sqrt(2.0))))
+    return np.asarray(np.maximum(ends, largest * LEAST_SHARE) / (2 ** (bits - 1) - 1), float)

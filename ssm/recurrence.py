@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ssm.rounding import largest_code
+
 _MOST_STATES = 1 << 23  # of a pass that keeps none: 32 MB in float32
 
 
@@ -63,7 +65,7 @@ def recur_slowly(
 def _limit(bits: int | None, step: Tensor | None, like: Tensor) -> tuple[float, Tensor]:
     if step is None or bits is None:
         return 0.0, torch.ones_like(like)
-    return float(max(2 ** (bits - 1) - 1, 1)), step
+    return largest_code(bits), step
 
 
 class _Recurrence(torch.autograd.Function):

@@ -6,10 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ssm.grids import TERNARY_THRESHOLD, Grid, as_codes, round_bounded, round_poles
+from ssm.grids import LEAST_SHARE, TERNARY_THRESHOLD, Grid, as_codes, round_bounded, round_poles
+from ssm.poles import LARGEST
 from ssm.schemes import Choice
-
-_LEAST_SHARE = 2.0**-12  # of the largest range: a signal that never moved needs some range
 
 
 def largest_code(bits: int) -> float:
@@ -148,7 +147,7 @@ class Step(nn.Module):
     @torch.no_grad()
     def set_range(self, largest: Tensor) -> None:
         """Let the grid end at `largest`, but nowhere below 2^-12 of the largest of all."""
-        least = float(largest.amax()) * _LEAST_SHARE
+        least = float(largest.amax()) * LEAST_SHARE
         self.log_range.copy_(torch.log(torch.clamp(largest, min=least if least > 0 else 1.0)))
 
     def forward(self) -> Tensor:
@@ -160,11 +159,35 @@ class Step(nn.Module):
         return fake_quantize(x, self(), self.bits)
 
 
+def step_for(shape: tuple[int, ...], bits: int | None) -> Step | None:
+    """Return learned steps of that shape, None where nothing is rounded."""
+    return None if bits is None else Step(shape, bits)
+
+
+def learn_step(
+    steps: nn.ModuleDict, name: str, w: Tensor, dims: tuple[int, ...], bits: int | None,
+    choice: Choice,
+) -> None:
+    """Add the learned step of a weight where its method asks for one, at 2 mean |w|/sqrt(L)."""
+    if bits is None or choice.method != "lsq":
+        return
+    size = w.detach().abs().mean(dims, keepdim=True)
+    step = Step(tuple(size.shape), bits)
+    step.set_range(2 * size * largest_code(bits) ** 0.5)
+    steps[name] = step
+
+
+def learned_step(steps: nn.ModuleDict, name: str) -> Tensor | None:
+    """Return the learned step of a weight, or None."""
+    return steps[name]() if name in steps else None
+
+
 def _pole_grid(
     rate: np.ndarray, phase: np.ndarray, bits: int, decay_bits: int | None, form: str,
     choice: Choice,
 ) -> Grid:
-    """Return the grid of poles (H, M) given by ln 1/|dA| and angle."""
+    """Return the grid of poles (H, M) given by ln 1/|dA| and angle, none beyond LARGEST."""
+    rate = np.maximum(rate, -np.log(LARGEST))
     if form in ("polar", "log-polar"):
         second = np.log(rate) if form == "log-polar" else np.exp(-rate)
         return round_bounded(

@@ -1,6 +1,6 @@
 """Training models as the chip will run them: rounded, and with errors of its cells.
 
-Equations are those of `ssm.trainable`; here is the loop around them.
+Equations are those of `ssm.trainable_layer`; here is the loop around them.
 """
 
 from __future__ import annotations

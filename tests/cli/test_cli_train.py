@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -51,6 +56,45 @@ def test_a_stopped_training_in_float_goes_on_with_the_same_result(cli, files, mo
     whole, resumed = ssm.load("whole.pt"), ssm.load("resumed.pt")
     assert np.array_equal(whole.encoder_weight, resumed.encoder_weight)
     assert np.array_equal(whole.layers[0].pole, resumed.layers[0].pole)
+
+
+_KILLED = """
+import os, signal, sys
+import ssm.tune as module
+from aimc_sim.cli.main import app
+
+write = module.write_state
+
+def write_and_die(path, belongs_to, state):
+    write(path, belongs_to, state)
+    if state["epoch"] == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+module.write_state = write_and_die
+app(sys.argv[1:])
+"""
+
+
+@pytest.mark.compiled
+def test_a_tuning_that_was_killed_goes_on_with_the_same_result(cli, files, tmp_path):
+    """SIGKILL lets no process tidy up: what counts is what lay on the disk."""
+    common = ["train", str(files / "data.npz"), "--from", str(files / "tiny.pt"), "--epochs", "3",
+              "--chip", "reram-wan2022", "--ramp", "0.5", "--device", "cpu", "--batch", "8"]
+    cli(*common, "--out", "whole.pt")
+    killed = [*common, "--out", "resumed.pt", "--checkpoint", "state.pt"]
+    path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-c", _KILLED, *killed], cwd=tmp_path, check=False, capture_output=True,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["state.pt", "whole.pt"]
+    said = cli(*killed).stderr
+    assert "epoch 3/3" in said and "epoch 2/3" not in said
+    whole, resumed = ssm.load("whole.pt"), ssm.load("resumed.pt")
+    for a, b in zip(whole.layers, resumed.layers, strict=True):
+        for name in ("pole", "readout", "mix_weight", "skip"):
+            assert np.array_equal(getattr(a, name), getattr(b, name)), name
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,17 @@ def test_an_angle_that_trained_beyond_pi_keeps_its_pole(form):
     assert abs(pole[0, 0] - wanted) < 3e-3
 
 
+@pytest.mark.parametrize("form", FORMS_OF_A)
+def test_a_memory_that_training_made_endless_still_lies_inside_the_unit_circle(form):
+    """ln 1/|dA| of 1e-26: |dA| is 1 in float64, where no code may be, nor a rounding beside it."""
+    module = trainable(random_model(4, n_layers=1), Precision(a=8), Scheme(form))
+    with torch.no_grad():
+        module.layers[0].log_rate[0, 1, 0] = -60 - torch.log(module.layers[0].rate_start[0, 1, 0])
+    pole = module.to_models()[0].layers[0].pole
+    assert np.abs(pole).max() < 1.0 - 5e-15  # LARGEST is 1 - 1e-14
+    assert np.abs(pole[1]).max() > 0.9
+
+
 def test_bits_of_the_decay_are_apart_in_training_too():
     model = random_model(4, n_modes=8, n_layers=1)
     for form in ("log-polar", "polar", "leapfrog"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 
 import numpy as np
 import pytest
@@ -135,6 +136,26 @@ def test_a_resumed_training_ends_in_the_same_bits(tmp_path):
     for a, b in zip(whole.layers, resumed.layers, strict=True):
         assert np.array_equal(a.pole, b.pole) and np.array_equal(a.state_step, b.state_step)
     assert not np.array_equal(whole.encoder_weight, model.encoder_weight)
+
+
+def test_errors_grow_and_bits_fall_during_the_ramp(monkeypatch):
+    """Eight steps, half of them ramp: a quarter more of the errors and a bit less at each."""
+    loop, seen = importlib.import_module("ssm.tune")._Loop, []
+    take = loop._step
+
+    def look(self, rows):
+        state = self.module.layers[0].state_step
+        seen.append((self.module.precision.c, state.bits, self.module.chips.disturbance.strength))
+        return take(self, rows)
+
+    monkeypatch.setattr(loop, "_step", look)
+    model = ssm.fine_tune(
+        random_model(1), small_task(), precision=FEW, chip=ChipSpec.preset("cmo-hfox"),
+        form="digital", epochs=2, batch_size=10, ramp=0.5, device="cpu",
+    )
+    bits, strength = [3, 2, 1, 0, 0, 0, 0, 0], [0.25, 0.5, 0.75, 1, 1, 1, 1, 1]
+    assert seen == [(4 + more, 6 + more, s) for more, s in zip(bits, strength, strict=True)]
+    assert model.precision == FEW.given()
 
 
 def test_a_checkpoint_of_another_training_is_refused(tmp_path):
