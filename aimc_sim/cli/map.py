@@ -156,21 +156,6 @@ def choose_signal(model: Model, calibrate: Path | None) -> Signal | None:
     return x, f"{len(x)} sequences of {calibrate.name}"
 
 
-def choose_signal(model: Model, calibrate: Path | None) -> Signal | None:
-    """Return the sequences that drives are measured on and a line on them; None: no data at hand.
-
-    calibrate : a file of them; None: those of the model's task.
-    """
-    if calibrate is None:
-        from ssm.ranges import task_signal
-
-        return task_signal(model)
-    from aimc_sim.cli.data import read_npz
-
-    x, _ = read_npz(calibrate, model, asked="calibrate with")
-    return x, f"{len(x)} sequences of {calibrate.name}"
-
-
 def write_placement(deployment: Deployment, path: Path) -> None:
     """Write where every rectangle of cells lies, as CSV; `head` is empty where there is none."""
     import csv
