@@ -42,7 +42,7 @@ FITTED = {
     "the same, A in logic, no noise": _quiet(Work(steps=1000, form="digital")),
     "one step": Work(steps=1),
     "one step of 64 sequences, no noise": _quiet(Work(steps=1, batch=64)),
-    "one step, 1024 heads of 4, A in logic": Work(1024, 4, steps=1, form="digital"),
+    "one step, 512 heads of 4, A in logic": Work(512, 4, steps=1, form="digital"),
     "2 heads of 2, A in logic, no noise": _quiet(Work(2, 2, steps=5000, form="digital")),
     "16 heads of 16, A in logic": Work(16, 16, steps=2000, form="digital"),
     "64 heads of 128, A in logic, no noise": _quiet(Work(64, 128, steps=1000, form="digital")),
