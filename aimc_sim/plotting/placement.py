@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 MOST_TILES = 64  # drawn; more would be too small to see
 _FLATTEST = 24  # a tile is drawn at least 1/24 as tall as the tallest kind
+_MOST_NAMES = 32  # of a legend; a longer one leaves no room for the tiles
 _FEW = 4  # areas of an array on a tile
 _THINNEST = 1 / 90  # of the picture: what is thinner, such as a matrix of one row, is drawn so
 
@@ -51,7 +52,8 @@ def plot_placement(
 
     Rows run down and columns right, in cells; the rows of short tiles are stretched so that
     they can be seen, and so is a part that would be thinner than a line. Only the first `most`
-    tiles are drawn, and the title says so.
+    tiles are drawn, and the title says so. More than 32 arrays have no legend; as SVG a pointer
+    names them.
 
     data : what lies on tiles: a mapped or programmed matrix, a deployment, a programmed model, a
         `Chip`; or a Layout, with the spec of its chip. width : of a figure of its own [inches].
@@ -62,8 +64,9 @@ def plot_placement(
     origins = _tile_origins(layout, spec, most)
     wide, tall = _extent(layout, spec, origins)
     thinnest = _THINNEST * max(wide, tall)
-    ax = new_axes(ax, width, _height_of(width, tall / wide, len(layout.arrays)))
     names = [array.request.name for array in layout.arrays]
+    named = len(names) <= _MOST_NAMES
+    ax = new_axes(ax, width, _height_of(width, tall / wide, len(names) if named else 0))
     pieces: dict[tuple[str, int], list[Area]] = {}
     for piece in layout.rectangles:
         if piece.tile in origins:
@@ -112,6 +115,8 @@ def plot_placement(
     some = f", the first {shown} shown" if shown < layout.n_tiles else ""
     share = 100 * layout.utilisation(spec)
     write_title(ax, plain(f"{layout.n_tiles} tiles of {spec.name}, {share:.1f} % used{some}"))
+    if not named:
+        return ax
     if is_narrow(ax):
         legend_below(ax, handles=handles)
     else:

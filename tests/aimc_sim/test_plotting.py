@@ -159,6 +159,17 @@ def test_placement_takes_whatever_lies_on_tiles(programmed):
         plot_placement(3)
 
 
+def test_a_legend_too_long_for_the_figure_is_left_out():
+    spec = ChipSpec.preset("cmo-hfox")
+    for n, there in ((32, True), (33, False)):
+        layout = place([Request(f"w{k}", 1, 4, 4) for k in range(n)], spec)
+        for width in (3.8, 6.8):
+            ax = plot_placement(layout, spec, width=width)
+            ax.figure.canvas.draw()
+            assert (ax.get_legend() is not None) is there
+            assert ax.get_window_extent().height > 50
+
+
 def test_a_part_of_one_row_is_drawn_as_thick_as_a_line():
     spec = ChipSpec.preset("cmo-hfox")
     layout = place([Request("thin", 1, 1, 60), Request("w", 1, 40, 60)], spec)
