@@ -112,6 +112,7 @@ class Disturbance(nn.Module):
         self.single_mean: Tensor
         self.single_sigma: Tensor
         self.steps: Tensor
+        self.compensated: Tensor
         columns = {
             "mean": [table[0] for table in pairs], "sigma": [table[1] for table in pairs],
             "single_mean": [table[0] for table in singles],
@@ -119,6 +120,8 @@ class Disturbance(nn.Module):
         }
         for name, values in columns.items():
             self.register_buffer(name, _float(values), persistent=False)
+        compensated = torch.tensor([chip.compensation != "none" for chip in chips])
+        self.register_buffer("compensated", compensated, persistent=False)
 
     def pairs(self, w: Tensor, scale: Tensor) -> Tensor:
         """Return signed weights w (runs, ...) as pairs of cells hold them; scale: the largest."""
@@ -137,7 +140,11 @@ class Disturbance(nn.Module):
             scale = power_of_two_above(w, _LEAST_EXPONENT)
             size = self._snapped(w / scale)
             mean = look_up(self.single_mean, size)
-            found = mean + look_up(self.single_sigma, size) * torch.randn_like(w)
+            # a compensated chip measures the gain of these very cells, not of all conductances
+            gain = mean.flatten(1).sum(dim=1) / size.flatten(1).sum(dim=1).clamp(min=1e-30)
+            gain = tall(torch.where(self.compensated, gain, torch.ones_like(gain)), w)
+            sigma = look_up(self.single_sigma, size)
+            found = (mean + sigma * torch.randn_like(w)) / gain
             error = torch.clamp(w + self.strength * (scale * found - w), min=0.0) - w
         return w + error
 
