@@ -45,7 +45,7 @@ def plan(work: Work, rates: Rates, sizes: Sizes) -> dict[str, float]:
 
     One process holds one chip at a time; a sweep keeps one line and one outcome of every chip.
     """
-    from benchmarks.scale_points import h100_rates
+    from benchmarks.scale_h100 import h100_rates
 
     one = rates.run_s(work) + rates.program_s(work)
     gpu = h100_rates().run_s(work)

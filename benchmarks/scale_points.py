@@ -5,12 +5,14 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks import scale_h100
+from benchmarks.scale_h100 import h100_rates
 from benchmarks.scale_memory import (
     SEED,
     WAIT_S,
@@ -83,11 +85,6 @@ MATRICES = ((256, 256, 16_384), (256, 256, 32_768), (128, 512, 16_384), (512, 12
 STATED = (256, 256, 1024)
 TASK_COUNTS = (20_000, 50_000)
 
-# docs/gpu.md: one H100, 10,000 sequences of 784 steps through two layers, seconds
-ON_H100 = Work(layers=2, batch=10_000, steps=784)
-H100_FITTED = {("leapfrog", True): 1.43, ("leapfrog", False): 0.20, ("digital", False): 0.13}
-H100_PREDICTED = {("decay digital", False): 0.16, ("direct", False): 0.17}
-
 
 @dataclass(frozen=True)
 class Point:
@@ -108,25 +105,6 @@ class Point:
     def good(self) -> bool:
         """Whether the prediction is within `NEAR`."""
         return abs(self.ratio - 1) <= NEAR
-
-
-def h100_rates() -> Rates:
-    """Return the rates of one H100: what three rows of docs/gpu.md say of three unknowns.
-
-    Those of a conversion, of a normal and of a multiply-accumulate; the rest has none.
-    """
-    works = [_on_h100(form, noisy) for form, noisy in H100_FITTED]
-    amounts = [
-        [work.conversions, work.normals, work.products * (1 + work.noisy)] for work in works
-    ]
-    n = ON_H100.runs * ON_H100.steps
-    rates = np.linalg.solve(np.array(amounts, float), np.array([*H100_FITTED.values()]) / n)
-    conversion, normal, product = map(float, rates)
-    return Rates(0.0, 0.0, 0.0, 0.0, 0.0, conversion, normal, product, 0.0)
-
-
-def _on_h100(form: str, noisy: bool) -> Work:
-    return Work(**{**asdict(ON_H100), "form": form, "noisy": noisy})
 
 
 def _runs(works: Sequence[Work]) -> list[Callable[[], object]]:
@@ -165,10 +143,9 @@ def measure_time(timing: Timing) -> tuple[Rates, list[Point]]:
         for k, work in enumerate((PROGRAMMED, PROGRAMMED_TOO))
     ]
     points += [
-        Point(f"H100: {form}{'' if noisy else ', no noise'}", "s", fitted,
-              h100_rates().run_s(_on_h100(form, noisy)), found)
-        for fitted, rows in ((True, H100_FITTED), (False, H100_PREDICTED))
-        for (form, noisy), found in rows.items()
+        Point(f"H100: {what}", "s", fitted, h100_rates().run_s(work), found)
+        for fitted, rows in ((True, scale_h100.FITTED), (False, scale_h100.PREDICTED))
+        for what, (work, found) in rows.items()
     ]
     return rates, points
 
