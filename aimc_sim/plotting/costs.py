@@ -98,7 +98,7 @@ def _stack(bars: Mapping[str, Mapping[str, float]], unit: str, ax: Axes | None) 
         )
     ax.set_yticks(range(len(bars)), [plain(name) for name in bars])
     ax.set_ylim(len(bars) - 0.5, -0.5)
-    ax.set_xlim(0, (1.45 if is_narrow(ax) else 1.22) * factor * most)  # room for the figures
+    ax.set_xlim(0, (1.6 if is_narrow(ax) else 1.22) * factor * most)  # room for the figures
     ax.set_xlabel(f"{prefix}{unit}")
     legend_below(ax, 4)
     return ax
