@@ -54,8 +54,8 @@ Scope = Annotated[
 Keep = Annotated[
     float | None,
     typer.Option(
-        help="Largest share of the real states that stays, of those that the heads that stay had "
-        "before any pruning (default: 0.5; with --heads alone 1, all of them).",
+        help="Share of the real states that stay, at most: of those before any pruning, counted in "
+        "the heads that stay (default: 0.5; with --heads alone 1, all of them).",
     ),
 ]
 Heads = Annotated[
