@@ -31,7 +31,7 @@ _STILLMAKER = "Stillmaker and Baas 2017, doi:10.1016/j.vlsi.2017.02.002"
 _ISAAC = "Shafiee et al. 2016 (ISAAC), doi:10.1109/ISCA.2016.12"
 _TIMELY = "Li et al. 2020 (TIMELY), doi:10.48550/arXiv.2005.01206"
 _NO_FIGURE = "no published figure; an assumption"
-_GIVEN = "the chip's file"
+_GIVEN = "the chip"
 
 #: event -> what it belongs to in a breakdown
 KIND_OF: dict[str, str] = {
@@ -43,7 +43,7 @@ KIND_OF: dict[str, str] = {
 
 
 class Constant(NamedTuple):
-    """A constant as it was used: its value, unit and source ("the chip's file": set there)."""
+    """A constant as it was used: its value, unit and source ("the chip", where that sets it)."""
 
     value: float
     unit: str

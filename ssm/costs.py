@@ -220,31 +220,37 @@ class _Counter:
         each = [busy for name, busy in self._busy.items() if name != "decoder"]
         return float(np.sum(each, axis=0).max()) if each else 0.0
 
-    def _adcs(self) -> Iterator[tuple[str, list[str], int]]:
-        """Yield kind, arrays and number of ADCs of every tile: what its widest access needs.
+    def _adcs(self) -> Iterator[tuple[str, int]]:
+        """Yield kind and number of ADCs of every tile: what its widest access needs.
 
         Columns that are read one after the other reach them through a multiplexer.
         """
         for tile, kind in enumerate(self.d.layout.tile_kinds):
             widths = {name: int(widths[tile]) for name, (_, widths) in self._tiles.items()}
-            needed = {
-                name: -(-n // outputs_per_adc(self.d.spec, len(self.arrays[name].tile)))
-                for name, n in widths.items() if n
-            }
-            yield kind, list(needed), max(needed.values())
+            yield kind, max(
+                -(-n // outputs_per_adc(self.d.spec, len(self.arrays[name].tile)))
+                for name, n in widths.items()
+            )
 
     def leaks(self) -> Iterator[Events]:
-        """Yield the leakage of every part in one second [J]: a tile's, shared by its arrays."""
-        for _, names, n_adcs in self._adcs():
-            for name in names:
-                leakage_j = leak_w(self.used, n_adcs) / len(names)
-                yield Events(*_layer_and_part(name), {"leakage_j": leakage_j})
+        """Yield the leakage of every part in one second [J].
+
+        That of a tile is shared by its arrays as they share its cells in use.
+        """
+        tile_w = np.array([leak_w(self.used, n_adcs) for _, n_adcs in self._adcs()])
+        cells = {
+            name: np.bincount(array.tile[array.carries_weight()], minlength=tile_w.size)
+            for name, array in self.arrays.items()
+        }
+        per_cell_w = tile_w / sum(cells.values())
+        for name, own in cells.items():
+            yield Events(*_layer_and_part(name), {"leakage_j": float(own @ per_cell_w)})
         yield Events("", "chip", {"leakage_j": self.used["leak_w"].value})
 
     def area_m2(self) -> dict[str, float]:
         """Return the chip's area by kind [m^2]: converters, cells, memories; without logic."""
         total = {"ADC": 0.0, "DAC": 0.0, "cells": 0.0}
-        for kind, _, n_adcs in self._adcs():
+        for kind, n_adcs in self._adcs():
             own = tile_area_m2(self.d.spec, self.used, kind, n_adcs)
             total = {key: total[key] + own[key] for key in total}
         bits = stored_bits(self.d)

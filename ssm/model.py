@@ -316,15 +316,22 @@ class Model:
         """Real numbers that the run uses.
 
         Of a pair's pole, drive and readout two each, of a real pole's one; an absent norm counts
-        none.
+        none, nor do D and the mixing row of a head that was pruned.
         """
+        from ssm.places import has_column, has_rows  # which stands on this module
+
         count = sum(getattr(self, name).size for name in MODEL_ARRAYS)
         for layer in self.layers:
             for name in LAYER_ARRAYS:
                 if name == "mode_weight" or (name.startswith("norm_") and self.norm == "none"):
                     continue
                 array = getattr(layer, name)
-                count += layer.mode_weight.sum() if np.iscomplexobj(array) else array.size
+                if name == "skip":
+                    count += has_column(layer).sum()
+                elif name == "mix_weight":
+                    count += has_rows(layer).sum() * array.shape[1]
+                else:
+                    count += layer.mode_weight.sum() if np.iscomplexobj(array) else array.size
         return int(count)
 
     def replace(self, **changes: Any) -> Model:

@@ -7,7 +7,7 @@ system with nearly the same impulse response (`ssm.reduction`).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ Counts = NDArray[np.int64]
 
 SCOPES = ("head", "layer", "global")
 _OF_MODES = ("pole", "drive", "readout", "mode_weight")
+_TRUNCATED = ("a", "b", "c", "decay")  # what a truncation computes anew
 
 
 def _magnitude(layer: Layer) -> Real:
@@ -71,69 +72,105 @@ METHODS = (*SCORES, "balanced")
 
 
 def prune(
-    model: Model, keep: float = 0.5, *, method: str = "balanced", scope: str | None = None,
-    heads: float = 1.0, n_steps: int | None = None,
+    model: Model, keep: float | None = None, *, method: str = "balanced",
+    scope: str | None = None, heads: float = 1.0, n_steps: int | None = None,
 ) -> Model:
     """Return the model with a share of its states, or of its heads.
 
     Parameters
     ----------
-    keep : share of the real states, in (0, 1], of those that the model had before any pruning
-        and in the heads that stay; the next lower number that the modes allow, a pair being two
-        states and never parted.
+    keep : the largest share of the real states that stays, in (0, 1], of those that the heads
+        that stay had before any pruning; the next lower number that the modes allow, a pair being
+        two states and never parted. None: half, or all of them where `heads` is asked for.
     method : "balanced", the truncation of every head (`ssm.reduction.reduce_head`); or modes
         with the largest scores stay: "magnitude" |c b|, "hinf" |c b|/(1 - |a|), "last" and
         "aire" (normalised within a layer, for one global threshold).
     scope : within what states compete: "head" (every head keeps that share; the default of
         balanced, magnitude and hinf), "layer", or "global", the whole model (the default of last
         and aire). Balanced truncation compares Hankel values as shares of their sum in a head.
-    heads : share of the heads of a layer that stay, (0, 1]: those with the largest norm of the
-        impulse response, skip included, times that of their row of the mixing matrix. With scope
-        "global" heads of all layers compete. A pruned head has no modes, no skip and no row; the
-        channel through the residual stays.
+    heads : share of the heads of a layer that stay, (0, 1], of those before any pruning: those
+        with the largest norm of the impulse response, skip included, times that of their row of
+        the mixing matrix. With scope "global" heads of all layers compete. A pruned head has no
+        modes, no skip and no row; the channel through the residual stays.
     n_steps : balanced: the horizon, that is the length of the sequences, a time constant beyond
         which errors of the impulse response hardly count. None: all steps count alike.
 
     Heads may keep different numbers of states: `Layer.mode_weight` is 0 where a head has fewer
     modes than the largest of its layer. A truncated model carries no bits of A, B and C, which
-    it would have to be rounded to anew, and no learned steps of its states.
+    it would have to be rounded to anew, and no learned steps of its states. Of a model that was
+    pruned before, what its heads had counts as equal shares of what the whole model had.
 
-    Errors: UsageError for shares outside (0, 1], unknown names, a model that has fewer states or
-    heads than asked for, or where no state would be left; InputError for an unstable model.
+    Errors: UsageError for shares outside (0, 1], unknown names, where nothing would be left out
+    or no state would be left, or with fewer heads than asked for; InputError for an unstable
+    model.
 
     Examples
     --------
     >>> prune(None, keep=1.5)
     Traceback (most recent call last):
         ...
-    aimc_sim.errors.UsageError: Prune to keep=1.5. It is no share in (0, 1]. Give for example 0.25.
+    aimc_sim.errors.UsageError: Keep 1.5 of the states. It is no share in (0, 1]. Give for example \
+0.25.
     """
+    keep = share_of_states(keep, heads)
     scope = _check(keep, heads, method, scope, n_steps)
-    full = model.unpruned_states or model.n_states
-    if model.n_states < keep * full * (1 - 1e-12):  # 0.07 of 100 is 7, rounding aside
-        raise UsageError(
-            f"prune to keep={keep:g} of the states",
-            f"the model has {model.n_states} of {full} left, {model.n_states / full:.3g} already",
-            f"keep less than {model.n_states / full:.3g}, or start from the unpruned model",
-        )
     layers = _without_heads(model, heads, scope)
-    share = keep * full / model.n_states
-    if share < 1.0:
+    full = model.unpruned_states or model.n_states
+    left, whole = sum(int(layer.mode_weight.sum()) for layer in layers), _before(model, layers)
+    share = min(1.0, keep * whole / left) if left else 1.0
+    cuts = share < 1.0 - 1e-12  # 0.07 of 100 is 7, rounding aside
+    if not cuts and _n_heads(layers) == _n_heads(model.layers):
+        raise _nothing_to_leave_out(keep, heads, left, whole, full)
+    if cuts:
         if method == "balanced":
             layers = _truncated(layers, share, scope, n_steps)
         else:
             layers = _selected(layers, share, scope, SCORES[method])
     if not any(layer.mode_weight.any() for layer in layers):
         raise UsageError(
-            f"prune to keep={keep:g} of the states with scope '{scope}'",
-            "that leaves not one state", "keep more, or use scope 'global'",
+            f"keep {keep:g} of the states with scope '{scope}'", "that leaves not one state",
+            "keep more" if scope == "global" else "keep more, or use scope 'global'",
         )
     precision = dict(model.precision or {})
-    if share < 1.0 and method == "balanced":
-        precision = {name: bits for name, bits in precision.items() if name not in "abc"}
+    if cuts and method == "balanced":
+        precision = {name: bits for name, bits in precision.items() if name not in _TRUNCATED}
     return model.replace(
         layers=tuple(_packed(layer) for layer in layers), precision=precision or None,
         unpruned_states=full, sha256="",
+    )
+
+
+def share_of_states(keep: float | None, heads: float) -> float:
+    """Return the share of the states that `prune` keeps where `keep` is not given (None)."""
+    if keep is not None:
+        return keep
+    return 0.5 if heads == 1.0 else 1.0
+
+
+def _n_heads(layers: Iterable[Layer]) -> int:
+    return sum(int(has_rows(layer).sum()) for layer in layers)
+
+
+def _before(model: Model, layers: list[Layer]) -> float:
+    """Return how many states the heads that are left had before any pruning."""
+    if model.unpruned_states is None:
+        return float(sum(layer.mode_weight.sum() for layer in layers))
+    return model.unpruned_states * _n_heads(layers) / (model.n_layers * model.n_heads)
+
+
+def _nothing_to_leave_out(
+    keep: float, heads: float, left: int, whole: float, full: int
+) -> UsageError:
+    """Return the refusal of shares that a model has already."""
+    asked = f"keep {keep:g} of the states"
+    if heads < 1.0:
+        asked += f" and {heads:g} of the heads"
+    if left == full:
+        return UsageError(asked, "that leaves nothing out", "give a share below 1")
+    owner = "the model holds" if whole == full else "the heads that are left hold"
+    return UsageError(
+        asked, f"{owner} {left} of {whole:.0f} states, {left / whole:.3g} of them, already",
+        f"keep less than {left / whole:.3g}, or start from the unpruned model",
     )
 
 
@@ -141,27 +178,27 @@ def _check(
     keep: float, heads: float, method: str, scope: str | None, n_steps: int | None
 ) -> str:
     """Return the scope that is meant."""
-    for name, share in (("keep", keep), ("heads", heads)):
+    for name, share in (("states", keep), ("heads", heads)):
         if not 0.0 < share <= 1.0:
             raise UsageError(
-                f"prune to {name}={share:g}", "it is no share in (0, 1]", "give for example 0.25"
+                f"keep {share:g} of the {name}", "it is no share in (0, 1]", "give for example 0.25"
             )
     for what, chosen, known in (("method", method, METHODS), ("scope", scope, SCOPES)):
         if chosen is not None and chosen not in known:
             guess = nearest(chosen, known)
             hint = f"did you mean '{guess}'? " if guess else ""
             if chosen == "horizon":
-                hint = "a horizon is balanced with n_steps (--method balanced --steps N); "
+                hint = "a horizon goes with balanced (--method balanced --steps N); "
             raise UsageError(
                 f"prune with {what} '{chosen}'", f"there is no such {what}",
                 f"{hint}choose {', '.join(known)}",
             )
     if n_steps is not None and (method != "balanced" or n_steps < 1):
         raise UsageError(
-            f"prune by {method} with n_steps={n_steps}",
+            f"prune by {method} for sequences of {n_steps} steps",
             "scores do not ask for the length of sequences" if method != "balanced"
             else "no sequence is that short",
-            "leave n_steps out, or use balanced with the number of steps of a sequence",
+            "leave the steps out, or use balanced with the number of steps of a sequence",
         )
     return scope or ("global" if method in ("last", "aire") else "head")
 
@@ -176,7 +213,7 @@ def _without_heads(model: Model, share: float, scope: str) -> list[Layer]:
     wanted = max(1, int(share * rank.shape[1] + 1e-9))
     if (there.sum(axis=1) < wanted).any():
         raise UsageError(
-            f"prune to heads={share:g}",
+            f"keep {share:g} of the heads",
             f"a layer has {there.sum(axis=1).min()} of {rank.shape[1]} heads left already",
             "keep fewer, or start from the unpruned model",
         )

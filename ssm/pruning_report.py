@@ -28,7 +28,7 @@ class LayerReport:
 
     states, heads : before and after. real_poles : after.
     kernel_error : L2 norm of the change of the heads' impulse responses, skip included, over that
-        of the responses; of the heads that stay.
+        of the responses; of the heads that stay alone, whatever went with the others.
     bound : of a balanced truncation, the same of 2 x the sum of the Hankel values that a head has
         more than states left: the change stays within it. Above 1 it says nothing. None: pruned
         by scores, which have no bound.
@@ -48,6 +48,8 @@ class PruningReport:
     layers : one for each. cells, tiles : before and after, of the chip and form asked for.
     bits_of_a : least bits of A, before and after, whose rounding changes impulse responses by
         no more than `ROUNDING` of their norm; None where 16 are too few.
+    memory_bits : of weights, states and scales before and after (`ssm.complexity.measure`).
+    bits_lost : bits of weights that were rounded before and are float now.
     n_steps : errors at step l count e^(-l/n_steps) times as much; None: all alike.
     """
 
@@ -55,6 +57,8 @@ class PruningReport:
     cells: tuple[int, int]
     tiles: tuple[int, int]
     bits_of_a: tuple[int | None, int | None]
+    memory_bits: tuple[int, int]
+    bits_lost: dict[str, int]
     n_steps: int | None
     chip: str
     form: str
@@ -69,25 +73,37 @@ class PruningReport:
         return {**dataclasses.asdict(self), "states": self.states}
 
     def __str__(self) -> str:
+        return self.text()
+
+    def text(self, file: str = "MODEL") -> str:
+        """Return the report in words; file : the pruned model's, for the command that rounds it."""
         states, bits = self.states, ["more than 16" if b is None else b for b in self.bits_of_a]
         lines = [
             f"{states[0]} -> {states[1]} states ({100 * states[1] / states[0]:.1f} %); on "
             f"{self.chip}, form {self.form}: {self.cells[0]} -> {self.cells[1]} cells, "
             f"{self.tiles[0]} -> {self.tiles[1]} tiles",
+            f"memory {self.memory_bits[0] / 1000:.4g} -> {self.memory_bits[1] / 1000:.4g} kbit",
             f"bits of A whose rounding changes impulse responses by {100 * ROUNDING:g} % at most: "
             f"{bits[0]} -> {bits[1]}",
         ]
         for k, layer in enumerate(self.layers):
+            whose = " of the heads that stay" if layer.heads[1] < layer.heads[0] else ""
             lines.append(
                 f"layer {k}: {layer.states[0]} -> {layer.states[1]} states, {layer.real_poles} of "
-                f"them real poles; {layer.heads[0]} -> {layer.heads[1]} heads; impulse responses "
-                f"change by {100 * layer.kernel_error:.3g} %{_bound_text(layer.bound)}"
+                f"them real poles; {layer.heads[0]} -> {layer.heads[1]} heads; impulse responses"
+                f"{whose} change by {100 * layer.kernel_error:.3g} %{_bound_text(layer.bound)}"
+            )
+        if self.bits_lost:
+            lost = ",".join(f"{name}={bits}" for name, bits in self.bits_lost.items())
+            lines.append(
+                f"note: truncated modes are float, their rounding ({lost}) is lost; round again: "
+                f"aimc-sim quantize {file} --precision {lost} --out ROUNDED"
             )
         return "\n".join(lines)
 
 
 def _bound_text(bound: float | None) -> str:
-    if bound is None:
+    if not bound:  # scores have none, and modes that stay need none
         return ""
     if bound > 1:
         return "; its bound lies above 100 % and says nothing"
@@ -118,6 +134,11 @@ def report_pruning(
     return PruningReport(
         layers=tuple(_layer(before, after, k, n_steps, method) for k in range(before.n_layers)),
         cells=(was["cells"], now["cells"]), tiles=(was["tiles"], now["tiles"]),
+        memory_bits=(was["memory_bits"], now["memory_bits"]),
+        bits_lost={
+            name: bits for name, bits in (before.precision or {}).items()
+            if name not in (after.precision or {})
+        },
         bits_of_a=(bits_of_a(before, n_steps), bits_of_a(after, n_steps)),
         n_steps=n_steps, chip=spec.name, form=form,
     )
@@ -131,7 +152,10 @@ def _layer(
     error = bound = total = 0.0
     for head in np.flatnonzero(stays).tolist():
         was, now = (discounted(modes_of(layer, head), n_steps) for layer in (old, new))
-        error += kernel_error(was, now, float(new.skip[head] - old.skip[head])) ** 2
+        more = float(new.skip[head] - old.skip[head])
+        # of a head that is as it was no cancellation is left to see
+        if more or not (np.array_equal(was.pole, now.pole) and np.array_equal(was.gain, now.gain)):
+            error += kernel_error(was, now, more) ** 2
         bound += float(2 * hankel_values(was)[now.n_states :].sum()) ** 2
         total += energy(was)
     scale = total or 1.0

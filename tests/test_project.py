@@ -75,7 +75,7 @@ def test_the_page_of_chip_files_lists_every_constant_and_node_of_costs(tmp_path)
     (chip,) = re.findall(r"^```toml\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
     (tmp_path / "own-adc.toml").write_text(chip, "utf-8")
     adc_j = constants(aimc.load_chip(tmp_path / "own-adc.toml"))["adc_j"]
-    assert adc_j == (0.3e-12, "J", "the chip's file")
+    assert adc_j == (0.3e-12, "J", "the chip")
 
 
 @pytest.mark.parametrize("name", aimc.presets())

@@ -51,8 +51,19 @@ Scope = Annotated[
         help="Within what states compete (default: head; of last and aire global).",
     ),
 ]
+Keep = Annotated[
+    float | None,
+    typer.Option(
+        help="Share of the real states that stay, at most: of those before any pruning, counted in "
+        "the heads that stay (default: 0.5; with --heads alone 1, all of them).",
+    ),
+]
 Heads = Annotated[
-    float, typer.Option(help="Share of the heads of every layer that stay (scope global: of all).")
+    float,
+    typer.Option(
+        help="Share of the heads of every layer that stay (scope global: of all), of those before "
+        "any pruning."
+    ),
 ]
 Steps = Annotated[
     int | None,
@@ -79,7 +90,7 @@ def prune(
     context: typer.Context,
     model: ModelFile,
     out: OutModel,
-    keep: Annotated[float, typer.Option(help="Share of the real states that stay.")] = 0.5,
+    keep: Keep = None,
     method: Method = "balanced",
     scope: Scope = None,
     heads: Heads = 1.0,
@@ -110,6 +121,7 @@ def prune(
         spec = choose_chip(chip, device)
         trained, _ = load_models(model, norm, disc, pool, None)
         from ssm.prune import prune as prune_model
+        from ssm.prune import share_of_states
         from ssm.pruning_report import report_pruning
 
         task = data or trained.task
@@ -139,10 +151,11 @@ def prune(
 
     record = {
         "schema": "aimc-sim.prune/1", "version": __version__, "command": command_line(context),
-        "model": trained.name, "method": method, "keep": keep, "heads_kept": heads,
-        "tuned_epochs": tune, "accuracy": accuracy, **found.record(),
+        "model": trained.name, "method": method, "keep": share_of_states(keep, heads),
+        "heads_kept": heads, "tuned_epochs": tune, "accuracy": accuracy, **found.record(),
     }
-    lines = f"{found}\n{accuracy_text(accuracy)}\n{out}: {pruned.n_parameters} parameters"
+    size = f"{out}: {pruned.n_parameters} parameters"
+    lines = f"{found.text(str(out))}\n{accuracy_text(accuracy)}\n{size}"
     outputs.show(Text(lines), report.to_json(record))
 
 

@@ -51,7 +51,7 @@ def test_a_chip_of_coarse_adcs_needs_their_figures_and_takes_them():
     with pytest.raises(InputError, match=r"costs\.adc_j and costs\.adc_area_m2"):
         costs.constants(coarse.replace(**{"costs.adc_j": 0.2e-12}))
     given = coarse.replace(**{"costs.adc_j": 0.2e-12, "costs.adc_area_m2": 3e-10})
-    assert costs.constants(given)["adc_j"] == (0.2e-12, "J", "the chip's file")
+    assert costs.constants(given)["adc_j"] == (0.2e-12, "J", "the chip")
     assert "adc_enob" not in costs.constants(given)
     assert aimc.costs is costs
     better = coarse.replace(**{"costs.adc_enob": 4.0})
@@ -146,7 +146,7 @@ def test_every_constant_can_be_given_and_then_says_so():
             changed = 6
         own = costs.constants(chip(**{f"costs.{name}": changed}))[name]
         assert own.value == changed, name
-        assert own.source == "the chip's file", name
+        assert own.source == "the chip", name
 
 
 def test_an_unknown_constant_is_refused_with_the_nearest_name():
@@ -232,7 +232,7 @@ def test_costs_of_a_chip_survive_the_file(tmp_path):
     spec = chip(**{"costs.node_nm": 28.0, "costs.adc_j": 1e-12})
     spec.to_toml(tmp_path / "chip.toml")
     assert aimc.ChipSpec.from_toml(tmp_path / "chip.toml") == spec
-    assert costs.constants(spec)["read_v"].source != "the chip's file"
+    assert costs.constants(spec)["read_v"].source != "the chip"
 
 
 def test_the_energy_of_events_is_their_number_times_their_price():

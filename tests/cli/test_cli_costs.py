@@ -149,7 +149,7 @@ def test_constants_of_a_chip_file_take_the_place_of_published_ones(cli, files, t
     record = json.loads(cli("map", files / "tiny.pt", "--chip", path, "--json", "-").stdout)
     by_name = {row["name"]: row for row in record["costs"]["constants"]}
     assert by_name["adc_j"] == {
-        "name": "adc_j", "value": 1e-13, "unit": "J", "source": "the chip's file",
+        "name": "adc_j", "value": 1e-13, "unit": "J", "source": "the chip",
     }
     coarse = ChipSpec.preset("cmo-hfox").replace(**{"adc.bits": 3})
     coarse.to_toml(path)

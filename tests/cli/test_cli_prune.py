@@ -112,7 +112,7 @@ def test_scores_have_no_bound_and_a_bound_above_all_says_so(cli, files):
         (["--method", "lasst"], "did you mean 'last'"),
         (["--scope", "net"], "there is no such scope"),
         (["--tune", "1"], "the file names no task"),
-        (["--method", "horizon"], "a horizon is balanced with n_steps (--method balanced --steps"),
+        (["--method", "horizon"], "a horizon goes with balanced (--method balanced --steps n)"),
         (["--form", "leap"], "did you mean 'leapfrog'"),
     ],
 )
@@ -125,3 +125,7 @@ def test_a_model_pruned_below_the_request_is_refused(cli, files):
     cli("prune", files / "tiny.pt", "--keep", "0.3", "--out", "m.pt")
     said = cli("prune", "m.pt", "--keep", "0.5", "--out", "n.pt", code=2)
     assert "already" in said.stderr and "start from the unpruned model" in said.stderr
+    cli("prune", "m.pt", "--heads", "0.75", "--out", "n.pt", "--json", "r.json")
+    record = json.loads(Path("r.json").read_text("utf-8"))
+    assert record["keep"] == 1 and all(was > now for was, now in
+                                       (layer["heads"] for layer in record["layers"]))

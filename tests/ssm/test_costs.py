@@ -11,12 +11,15 @@ from hypothesis import strategies as st
 from small_models import random_model
 
 import aimc_sim as aimc
+from aimc_sim.costs import leak_w
 from aimc_sim.errors import InputError, UsageError
+from aimc_sim.lines import outputs
 from ssm.baseline import Verdict, cost_digital, digital_twins, judge
 from ssm.complexity import macs_per_step, measure, stored_bits, weight_counts
 from ssm.costs import cost_idle, cost_inference
 from ssm.deploy import deploy
 from ssm.drives import access_rows, even_drives, measured_drives
+from ssm.prune import prune
 from ssm.quantize import Precision, quantize
 
 CHIP = aimc.ChipSpec.preset("ideal").replace(state_bits=16, **{"adc.bits": 8, "dac.bits": 8})
@@ -189,6 +192,38 @@ def test_an_idle_chip_costs_leakage_alone():
     assert idle.energy_j == pytest.approx(cost_idle(d, 1.0).energy_j * 2)
     busy = cost_inference(d, 10).costs
     assert busy.by("kind")["leakage"] == pytest.approx(cost_idle(d, busy.latency_s).energy_j)
+
+
+@pytest.mark.parametrize("pruned", [False, True])
+@pytest.mark.parametrize("layout", ["packed", "head"])
+def test_leakage_of_a_tile_is_shared_by_the_cells_of_its_arrays(layout, pruned):
+    """One ADC for every output of a tile's widest access: counted here from the rectangles."""
+    model = random_model(seed=3)
+    if pruned:
+        model = prune(model, 0.5, method="hinf", scope="head")
+    d = put(CHIP.replace(layout=layout, **{"adc.columns_per_adc": 1}), model=model)
+    leak = cost_idle(d, 1.0)
+    cells = {}
+    for rectangle in d.layout.rectangles:
+        own = cells.setdefault(rectangle.tile, {})
+        own[rectangle.array] = own.get(rectangle.array, 0) + rectangle.used
+    assert sum(sum(own.values()) for own in cells.values()) == d.layout.n_used()
+    found = leak.by("layer", "part")
+    used = cost_inference(d, 1).constants
+    each_w = leak_w(used, 1)
+    # what a tile leaks is a whole number of ADCs, and its arrays share it as they share its cells
+    expected = dict.fromkeys(found, 0.0)
+    for tile, own in cells.items():
+        n_adcs = max(
+            outputs(d.layout, array,
+                    together=layout == "head" and array.request.name[-2:] in (" A", " C"))[tile]
+            for array in d.layout.arrays
+        )
+        for name, n in own.items():
+            words = name.split(" ")
+            key = name if words[0] != "layer" else f"layer {words[1]} {words[-1]}"
+            expected[key] += n_adcs * each_w * n / sum(own.values())
+    assert found == pytest.approx(expected, rel=1e-12)
 
 
 def test_without_leakage_every_further_step_costs_the_same():

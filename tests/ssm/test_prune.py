@@ -1,6 +1,7 @@
 """Pruning by scores, by balanced truncation and of heads, and what carries a pruned model."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from small_models import random_input, random_model
 
 import ssm
 from aimc_sim.errors import UsageError
+from ssm.complexity import measure
 from ssm.places import has_rows
 from ssm.prune import METHODS, SCORES, prune
 from ssm.pruning_report import ROUNDING, _rounding_error, bits_of_a, report_pruning
@@ -79,8 +81,32 @@ def test_a_model_pruned_in_two_steps_keeps_the_share_of_the_first():
     np.testing.assert_array_equal(both.logits(X), once.logits(X))
 
 
-def test_keeping_everything_changes_no_answer():
-    np.testing.assert_array_equal(prune(MODEL, 1.0).logits(X), MODEL.logits(X))
+def test_half_of_the_states_stay_unless_heads_alone_were_asked_for():
+    np.testing.assert_array_equal(prune(MODEL).logits(X), prune(MODEL, 0.5).logits(X))
+    heads = prune(MODEL, heads=0.5)
+    np.testing.assert_array_equal(heads.logits(X), prune(MODEL, 1.0, heads=0.5).logits(X))
+    for before, after in zip(MODEL.layers, heads.layers, strict=True):
+        there = has_rows(after)
+        assert after.mode_weight.sum() == before.mode_weight[there].sum()
+
+
+@pytest.mark.parametrize("keep", [None, 0.5, 0.8, 1.0])
+def test_heads_of_a_pruned_model_go_and_the_states_of_the_others_stay(keep):
+    half = prune(MODEL, 0.5)
+    fewer = prune(half, keep, heads=0.5)
+    for before, after in zip(half.layers, fewer.layers, strict=True):
+        there = has_rows(after)
+        assert there.sum() == 3
+        np.testing.assert_array_equal(after.mode_weight[there].sum(axis=1),
+                                      before.mode_weight[there].sum(axis=1))
+
+
+def test_states_count_within_the_heads_that_stay_in_one_step_or_two():
+    even = random_model(5, n_heads=6, n_modes=6, real_share=0.0)
+    once = prune(even, 0.5, method="hinf", heads=0.5)
+    twice = prune(prune(even, heads=0.5), 0.5, method="hinf")
+    assert once.n_states == twice.n_states == even.n_states // 4
+    np.testing.assert_array_equal(once.logits(X), twice.logits(X))
 
 
 def test_balanced_truncation_of_overlapping_modes_comes_nearer_than_the_best_score():
@@ -174,6 +200,38 @@ def test_a_truncated_model_carries_no_bits_of_what_it_changed():
     rounded = quantize(MODEL, Precision(a=8, c=6, mix=4))
     assert prune(rounded, 0.5).precision == {"mix": 4}
     assert prune(rounded, 0.5, method="hinf").precision == {"a": 8, "c": 6, "mix": 4}
+    apart = quantize(MODEL, Precision(a=8, decay=4, mix=4))
+    assert prune(apart, 0.5).precision == {"mix": 4}
+
+
+@pytest.mark.compiled
+def test_the_report_says_that_rounding_is_lost_and_how_to_round_again():
+    rounded = quantize(MODEL, Precision(a=8, c=6, mix=4))
+    pruned = prune(rounded, 0.5)
+    report = report_pruning(rounded, pruned)
+    sizes = measure(rounded)["memory_bits"], measure(pruned)["memory_bits"]
+    assert report.memory_bits == sizes and report.bits_lost == {"a": 8, "c": 6}
+    assert f"memory {sizes[0] / 1000:.4g} -> {sizes[1] / 1000:.4g} kbit" in str(report)
+    assert "aimc-sim quantize m.pt --precision a=8,c=6 --out ROUNDED" in report.text("m.pt")
+    again = quantize(pruned, Precision.parse("a=8,c=6"))
+    assert again.precision == rounded.precision and measure(again)["memory_bits"] < sizes[0]
+    by_score = report_pruning(rounded, prune(rounded, 0.5, method="hinf"), method="hinf")
+    assert by_score.bits_lost == {} and "quantize" not in str(by_score)
+
+
+@pytest.mark.compiled
+def test_a_change_of_the_heads_that_stay_says_that_it_is_of_them():
+    fewer = report_pruning(MODEL, prune(MODEL, heads=0.5))
+    assert str(fewer).count("impulse responses of the heads that stay change by 0 %") == 2
+    assert "that stay" not in str(report_pruning(MODEL, prune(MODEL, 0.5)))
+
+
+def test_parameters_of_heads_that_went_are_not_counted():
+    """A head has D, a mixing row, and for every state two or one numbers of A, B and C each."""
+    fewer = prune(MODEL, heads=0.5)
+    columns = MODEL.layers[0].mix_weight.shape[1]
+    gone = 2 * 3 * (1 + columns) + 3 * (MODEL.n_states - fewer.n_states)
+    assert fewer.n_parameters == MODEL.n_parameters - gone
 
 
 @pytest.mark.compiled
@@ -221,13 +279,15 @@ def test_bits_of_a_are_the_fewest_that_keep_impulse_responses():
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        ({"keep": 0.0}, "Prune to keep=0. It is no share in"),
-        ({"keep": 1.5}, "Prune to keep=1.5. It is no share in"),
-        ({"keep": float("nan")}, "Prune to keep=nan"),
-        ({"heads": -0.5}, "Prune to heads=-0.5"),
+        ({"keep": 0.0}, "Keep 0 of the states. It is no share in"),
+        ({"keep": 1.5}, "Keep 1.5 of the states. It is no share in"),
+        ({"keep": float("nan")}, "Keep nan of the states"),
+        ({"heads": -0.5}, "Keep -0.5 of the heads"),
         ({"method": "hinff"}, "There is no such method. Did you mean 'hinf'"),
         ({"scope": "heads"}, "There is no such scope. Did you mean 'head'"),
-        ({"keep": 0.01, "scope": "head"}, "That leaves not one state"),
+        ({"keep": 0.01, "scope": "head"}, "not one state. Keep more, or use scope 'global'"),
+        ({"keep": 0.001, "scope": "global"}, "That leaves not one state. Keep more."),
+        ({"keep": 1.0}, "Keep 1 of the states. That leaves nothing out. Give a share below 1."),
         ({"method": "last", "n_steps": 100}, "Scores do not ask for the length of sequences"),
         ({"n_steps": 0}, "No sequence is that short"),
     ],
@@ -239,18 +299,26 @@ def test_bad_requests_are_refused_in_three_parts(settings, text):
     assert caught.value.do
 
 
-def test_pruning_twice_to_the_same_share_changes_nothing():
+def test_pruning_twice_to_the_same_share_is_refused():
     """0.07 x 100 is a little more than 7 in binary; the seven states that stayed are enough."""
     model = random_model(6, n_heads=10, n_modes=10, n_layers=1, real_share=1.0)
     once = prune(model, 0.07, method="magnitude", scope="global")
-    twice = prune(once, 0.07, method="magnitude", scope="global")
-    assert (model.n_states, once.n_states, twice.n_states) == (100, 7, 7)
-    np.testing.assert_array_equal(twice.layers[0].pole, once.layers[0].pole)
+    assert (model.n_states, once.n_states) == (100, 7)
+    text = (
+        "Keep 0.07 of the states. The model holds 7 of 100 states, 0.07 of them, already. Keep "
+        "less than 0.07, or start from the unpruned model."
+    )
+    with pytest.raises(UsageError, match=re.escape(text)):
+        prune(once, 0.07, method="magnitude", scope="global")
+    assert prune(once, 0.06, method="magnitude", scope="global").n_states == 6
 
 
 def test_a_model_that_has_less_than_asked_for_is_refused():
     with pytest.raises(UsageError, match="Keep less than 0.2.*or start from the unpruned model"):
         prune(prune(MODEL, 0.25), 0.5)
+    both = "Keep 0.5 of the states and 0.5 of the heads. The heads that are left hold .* already"
+    with pytest.raises(UsageError, match=both):
+        prune(prune(MODEL, 0.25, heads=0.5), 0.5, heads=0.5)
     with pytest.raises(UsageError, match="A layer has 3 of 6 heads left already"):
         prune(prune(MODEL, 1.0, heads=0.5), 0.1, heads=0.9)
 
