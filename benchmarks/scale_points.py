@@ -247,7 +247,8 @@ def _shape(work: Work) -> str:
 
 def measure_all(timing: Timing) -> tuple[Rates, Sizes, list[Point]]:
     """Return rates and sizes of this machine, and all points."""
-    rates, points = measure_time(timing)
+    with threads(1):  # sequences would share what there are
+        rates, points = measure_time(timing)
     points += measure_threads(timing)
     _, line_b, more = measure_tasks()
     sizes, held = measure_memory()
