@@ -81,16 +81,7 @@ def update(
         for low in range(0, n, _CHUNK):
             m, p, q = np.uint64(min(_CHUNK, n - low)), np.uint64(low), np.uint64(n + low)
             for number in range(n_products):
-                if number == 0:
-                    for k in range(m):
-                        x[p + k] -= y[k]
-                elif number == 1:
-                    for k in range(m):
-                        x[q + k] += y[k]
-                else:
-                    at = p if number == 2 else q
-                    for k in range(m):
-                        x[at + k] = sign[p + k] * (x[at + k] - y[k])
+                state.take_product(number, m, p, q, sign, y, x)
 
 
 @kernel(inline=True)

@@ -174,6 +174,21 @@ def _access(product, low, n, n_layer, group, plane, driven, tiles, address):
             finish(product, low, m, noisy, _0, tiles)
 
 
+@kernel(inline=True)
+def take_product(number, n, p, q, sign, y, x):
+    """What product `number` of the leapfrog form, y[:n], does to the states at p and q (uint64)."""
+    if number == 0:
+        for k in range(n):
+            x[p + k] -= y[k]
+    elif number == 1:
+        for k in range(n):
+            x[q + k] += y[k]
+    else:
+        at = p if number == 2 else q
+        for k in range(n):
+            x[at + k] = sign[p + k] * (x[at + k] - y[k])
+
+
 @kernel()
 def advance_leapfrog(
     product, first, n_layer, group, digital_decay, sign, decay, x, tiles, address, driven
@@ -210,16 +225,7 @@ def advance_leapfrog(
                     _add_plane(m, plane, y, tiles.total)
             if n_planes > 1:
                 copy(tiles.total, _0, m, y)
-            if number == 0:
-                for k in range(m):
-                    x[p + k] -= y[k]
-            elif number == 1:
-                for k in range(m):
-                    x[q + k] += y[k]
-            else:
-                at = p if number == 2 else q
-                for k in range(m):
-                    x[at + k] = sign[p + k] * (x[at + k] - y[k])
+            take_product(number, m, p, q, sign, y, x)
         if digital_decay:
             for k in range(m):
                 keep = (_ONE - decay[p + k]) * sign[p + k]
